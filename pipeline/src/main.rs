@@ -1,0 +1,2 @@
+//! The `puyu` command.
+fn main() {}
