@@ -1,0 +1,26 @@
+//! I8Row, 40 bytes for 32 activations: `d` f32, `sum` i32 of the codes, `q[32]` int8.
+//! Element j = d · q[j]. The sum serves weights with an offset: Σ x·(a·w + b) = a·Σ x·w + b·Σ x.
+
+use super::inverse;
+
+/// Decodes one block.
+#[inline(always)]
+pub fn decode(block: &[u8; 40], y: &mut [f32; 32]) {
+    let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
+    for (y, &q) in y.iter_mut().zip(&block[8..]) {
+        *y = d * f32::from(q as i8);
+    }
+}
+
+/// Encodes one block: d = max|x| / 127, codes rounded half to even.
+pub fn encode(x: &[f32; 32], block: &mut [u8; 40]) {
+    let d = x.iter().fold(0.0, |max: f32, v| max.max(v.abs())) / 127.0;
+    let scale = inverse(d);
+    let codes = x.map(|v| (v * scale).round_ties_even() as i8);
+    let sum: i32 = codes.iter().map(|&q| i32::from(q)).sum();
+    block[..4].copy_from_slice(&d.to_le_bytes());
+    block[4..8].copy_from_slice(&sum.to_le_bytes());
+    for (byte, q) in block[8..].iter_mut().zip(codes) {
+        *byte = q as u8;
+    }
+}
