@@ -182,6 +182,16 @@ impl Spec {
         1 + self.shape.iter().zip(self.strides.iter()).map(|(n, s)| (n - 1) * s).sum::<usize>()
     }
 
+    /// The element where row `r` starts, all leading dimensions taken as one in row-major order.
+    pub fn row_offset(&self, mut r: usize) -> usize {
+        let mut at = 0;
+        for i in (0..self.rank().saturating_sub(1)).rev() {
+            at += r % self.shape[i] * self.strides[i];
+            r /= self.shape[i];
+        }
+        at
+    }
+
     /// `x` broadcast to `shape` by NumPy's rule (sizes of one stretch with stride 0), or `None`.
     pub fn broadcast_to(&self, shape: Dims) -> Option<Self> {
         let lead = shape.len().checked_sub(self.rank())?;

@@ -1,13 +1,26 @@
 //! What a tensor is, what an op is, and how CPU and GPU run it.
 //!
-//! One concrete `Tensor`, one `Op` trait, no backend parameter: an op is one Rust file (meaning,
-//! shape rule, CPU loop, gradient, sample cases) and one WGSL file, listed once in `ops::CATALOG`.
+//! One concrete [`Tensor`], one [`Op`] trait, no backend parameter: an op is one Rust file (meaning,
+//! shape rule, CPU loop, gradient, sample cases) and one WGSL file, listed once in [`ops::CATALOG`].
 
+mod apply;
+pub mod cpu;
 mod dtype;
 mod error;
 mod layout;
+pub mod op;
+pub mod ops;
 pub mod quant;
+mod storage;
+mod tensor;
+mod trace;
+mod view;
 
+pub use apply::{apply, apply_dyn, apply_to, apply1, no_grad, with_origin};
 pub use dtype::DType;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use layout::{Dims, MAX_DIMS, Packing, Spec};
+pub use op::{Grad, Op, Outs};
+pub use storage::FileBytes;
+pub use tensor::{Node, Origin, Tensor};
+pub use view::{Element, View, ViewMut};

@@ -1,0 +1,134 @@
+//! How an op runs: check, make inputs contiguous, allocate outputs, run the kernel, remember where the
+//! result came from.
+
+use crate::storage::{Owned, Storage};
+use crate::tensor::{Inner, Node, Origin};
+use crate::{Op, Spec, Tensor, ViewMut, cpu::pool, trace};
+use std::cell::Cell;
+use std::sync::Arc;
+
+thread_local! {
+    static GRAD: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `f` without recording anything for gradients.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            GRAD.set(self.0);
+        }
+    }
+    let _restore = Restore(GRAD.replace(false));
+    f()
+}
+
+/// Runs `op` on `x` and returns its outputs.
+///
+/// # Panics
+/// If the inputs do not fit the op, with its name and the shapes.
+#[track_caller]
+pub fn apply(op: impl Op, x: &[&Tensor]) -> Vec<Tensor> {
+    apply_dyn(Arc::new(op), x)
+}
+
+/// Runs `op`, which has one output, on `x`.
+///
+/// # Panics
+/// If the inputs do not fit the op, with its name and the shapes.
+#[track_caller]
+pub fn apply1(op: impl Op, x: &[&Tensor]) -> Tensor {
+    let mut y = apply(op, x);
+    y.pop().expect("an op has an output")
+}
+
+/// [`apply`] for an op known only by its trait.
+///
+/// # Panics
+/// If the inputs do not fit the op, with its name and the shapes.
+#[track_caller]
+pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
+    let x: Vec<Tensor> = x.iter().map(|&t| t.clone()).collect();
+    let grad = GRAD.get() && x.iter().any(Tensor::requires_grad);
+    if let [only] = &x[..]
+        && let Some((spec, skip)) = op.view(only.spec())
+    {
+        let y = Tensor::build(spec, only.0.offset + skip, only.0.storage.clone(), None);
+        return if grad { with_origin(op, x, vec![y], Vec::new()) } else { vec![y] };
+    }
+    let specs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
+    let outs = op.infer(&specs);
+    let x = if op.strided() { x } else { x.iter().map(Tensor::contiguous).collect() };
+    let kept = if grad { outs.saved.len() } else { 0 };
+    let specs: Vec<Spec> = outs.outputs.iter().chain(&outs.saved[..kept]).copied().collect();
+    let mut y = run_cpu(&*op, &x, &specs);
+    let saved = y.split_off(outs.outputs.len());
+    if grad { with_origin(op, x, y, saved) } else { y }
+}
+
+fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
+    let views: Vec<_> = x.iter().map(Tensor::view).collect();
+    let mut memory: Vec<Owned> = specs.iter().map(|s| Owned::scratch(s.bytes())).collect();
+    let mut y: Vec<_> = memory
+        .iter_mut()
+        .zip(specs)
+        .map(|(m, s)| ViewMut { spec: *s, bytes: m.bytes_mut() })
+        .collect();
+    trace::timed(op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
+    memory
+        .into_iter()
+        .zip(specs)
+        .map(|(m, s)| Tensor::build(*s, 0, Arc::new(Storage::Owned(m)), None))
+        .collect()
+}
+
+/// `y` marked as the outputs of a run of `op` on `inputs`, so that a gradient flows through it. For
+/// ops whose value was computed another way, such as checkpointed blocks.
+pub fn with_origin(
+    op: Arc<dyn Op>,
+    inputs: Vec<Tensor>,
+    y: Vec<Tensor>,
+    saved: Vec<Tensor>,
+) -> Vec<Tensor> {
+    let outputs = y.iter().map(|t| *t.spec()).collect();
+    let node = Arc::new(Node { op, inputs, saved, outputs });
+    y.into_iter()
+        .enumerate()
+        .map(|(index, t)| {
+            let origin = Some(Origin { node: node.clone(), index });
+            Tensor::build(*t.spec(), t.0.offset, t.0.storage.clone(), origin)
+        })
+        .collect()
+}
+
+/// Runs `op` on existing tensors: `y` is changed in place.
+///
+/// # Panics
+/// If the specs do not fit; if an element of `y` is shared with another tensor (an input, a view, a
+/// clone), mapped from a file, or part of a recorded gradient.
+#[track_caller]
+pub fn apply_to(op: impl Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
+    let ys: Vec<Spec> = y.iter().map(|t| *t.spec()).collect();
+    let x: Vec<Tensor> =
+        x.iter().map(|&t| if op.strided() { t.clone() } else { t.contiguous() }).collect();
+    let xs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
+    op.check_to(&ys, &xs);
+    let views: Vec<_> = x.iter().map(Tensor::view).collect();
+    let mut y: Vec<_> = y.iter_mut().map(|t| exclusive(op.name(), t)).collect();
+    trace::timed(&op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
+}
+
+#[track_caller]
+fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> ViewMut<'a> {
+    let spec = *t.spec();
+    assert!(spec.is_contiguous(), "{op}: changes a strided tensor {spec} in place");
+    let inner = Arc::get_mut(&mut t.0).and_then(|Inner { storage, offset, origin, .. }| {
+        assert!(origin.is_none(), "{op}: changes a tensor {spec} that a gradient flows through");
+        Some((Arc::get_mut(storage)?, *offset))
+    });
+    let Some((Storage::Owned(memory), offset)) = inner else {
+        panic!("{op}: changes a tensor {spec} in place whose storage is shared or mapped");
+    };
+    let start = spec.dtype.bytes(offset);
+    ViewMut { spec, bytes: &mut memory.bytes_mut()[start..start + spec.bytes()] }
+}

@@ -1,0 +1,4 @@
+//! How ops use the CPU: threads (`pool`) and instruction sets (`simd`).
+
+pub(crate) mod gemm;
+pub mod pool;

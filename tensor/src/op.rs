@@ -1,0 +1,245 @@
+//! What an op is. One trait, one file per op: its meaning on the CPU, its kernels on a GPU as plain
+//! data, its composition from smaller ops, and its gradient.
+//!
+//! Fields of an op are constants of a model. Whatever varies between steps (positions, lengths,
+//! counts) is a U32 input, so that a recorded plan serves every position and every session.
+
+use crate::{Dims, Spec, Tensor, View, ViewMut};
+use std::fmt::Debug;
+
+/// An operation on tensors.
+pub trait Op: Debug + Send + Sync + 'static {
+    /// The one word shared by op, shader, test and trace label.
+    fn name(&self) -> &'static str;
+
+    /// The specs of the outputs, and of what is saved for the gradient. The only place inputs are
+    /// checked.
+    ///
+    /// # Panics
+    /// If the inputs do not fit, with the op's name and the shapes.
+    fn infer(&self, x: &[Spec]) -> Outs;
+
+    /// For an op that only renames elements: the spec of its output over the input's storage, and
+    /// how many elements later it starts. Such an op runs nothing on any device.
+    fn view(&self, _x: &Spec) -> Option<(Spec, usize)> {
+        None
+    }
+
+    /// Whether `cpu` and `gpu` take inputs with any strides. Otherwise they are made contiguous
+    /// first.
+    fn strided(&self) -> bool {
+        false
+    }
+
+    /// For an op that works in place (through [`crate::apply_to`]): checks `y` against `x`.
+    ///
+    /// # Panics
+    /// Always, unless the op works in place; then if the specs do not fit.
+    #[track_caller]
+    fn check_to(&self, _y: &[Spec], _x: &[Spec]) {
+        panic!("{} does not work in place", self.name());
+    }
+
+    /// The meaning: fills every element of `y`. Saved outputs follow the outputs and are present
+    /// only if a gradient will flow.
+    fn cpu(&self, _x: &[View], _y: &mut [ViewMut]) {
+        unreachable!("{} only renames elements and never runs", self.name());
+    }
+
+    /// The dispatches that do the same on a GPU; `None` only until they are written.
+    fn gpu(&self, _x: &[Spec], _y: &[Spec]) -> Option<Kernels> {
+        None
+    }
+
+    /// The same result from smaller ops: gradient, fallback and oracle of a fused op.
+    fn compose(&self, _x: &[Tensor]) -> Option<Vec<Tensor>> {
+        None
+    }
+
+    /// The gradients of the inputs from those of the outputs (`None`: no gradient reached it).
+    fn grad(&self, _x: &[Tensor], _saved: &[Tensor], _dy: &[Option<Tensor>]) -> Grad {
+        Grad::Compose
+    }
+}
+
+/// What [`Op::infer`] answers.
+#[derive(Clone, Debug, Default)]
+pub struct Outs {
+    /// Specs of the outputs.
+    pub outputs: Vec<Spec>,
+    /// Specs of what the gradient needs besides the inputs.
+    pub saved: Vec<Spec>,
+}
+
+impl From<Spec> for Outs {
+    fn from(spec: Spec) -> Self {
+        Self { outputs: vec![spec], saved: Vec::new() }
+    }
+}
+
+/// What [`Op::grad`] answers.
+pub enum Grad {
+    /// Differentiate [`Op::compose`] instead.
+    Compose,
+    /// One gradient per input, `None` where there is none to give.
+    Inputs(Vec<Option<Tensor>>),
+}
+
+impl Grad {
+    /// The gradient of an op with one input.
+    pub fn one(dx: Tensor) -> Self {
+        Self::Inputs(vec![Some(dx)])
+    }
+}
+
+/// What a GPU runs for one op: dispatches in order, and the scratch memory they share.
+#[derive(Clone, Debug, Default)]
+pub struct Kernels {
+    /// Buffers that live only for these dispatches.
+    pub scratch: Vec<Spec>,
+    /// The dispatches, in order.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// One dispatch of one shader.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The shader: `puyu_shaders::RMS_NORM`.
+    pub shader: &'static puyu_shaders::Shader,
+    /// Buffers in binding order: 0, 1, ...; the uniform params follow as the last binding.
+    pub bind: Vec<Bind>,
+    /// The fields of the shader's `Params` struct, in order.
+    pub params: Vec<Param>,
+    /// Workgroups along x, y, z.
+    pub groups: [u32; 3],
+}
+
+/// A buffer of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Input `i`.
+    X(usize),
+    /// Output `i` (saved outputs follow the outputs).
+    Y(usize),
+    /// Scratch `i`.
+    Scratch(usize),
+}
+
+/// One 32-bit field of a params struct.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Param {
+    /// An unsigned integer.
+    U32(u32),
+    /// A float.
+    F32(f32),
+    /// The element offset of this buffer's view, known when the op is recorded.
+    Offset(Bind),
+}
+
+impl From<u32> for Param {
+    fn from(v: u32) -> Self {
+        Self::U32(v)
+    }
+}
+
+impl From<usize> for Param {
+    fn from(v: usize) -> Self {
+        Self::U32(u32::try_from(v).expect("sizes on a GPU fit in 32 bits"))
+    }
+}
+
+impl From<f32> for Param {
+    fn from(v: f32) -> Self {
+        Self::F32(v)
+    }
+}
+
+/// One op with the inputs to try it on; what the loops in `tests/ops.rs` run.
+#[derive(Debug)]
+pub struct Case {
+    /// The op.
+    pub op: Box<dyn Op>,
+    /// Its inputs.
+    pub x: Vec<Arg>,
+    /// For an op that works in place: the tensors it changes.
+    pub y: Vec<Arg>,
+}
+
+impl Case {
+    /// A case of `op` on `x`.
+    pub fn new(op: impl Op, x: impl Into<Vec<Arg>>) -> Self {
+        Self { op: Box::new(op), x: x.into(), y: Vec::new() }
+    }
+
+    /// A case of `op` working on `y` in place.
+    pub fn in_place(op: impl Op, y: impl Into<Vec<Arg>>, x: impl Into<Vec<Arg>>) -> Self {
+        Self { op: Box::new(op), x: x.into(), y: y.into() }
+    }
+}
+
+/// An input of a [`Case`].
+#[derive(Clone, Debug)]
+pub struct Arg {
+    /// Shape and dtype.
+    pub spec: Spec,
+    /// What is in it.
+    pub fill: Fill,
+}
+
+/// What a test puts into an input.
+#[derive(Clone, Debug)]
+pub enum Fill {
+    /// Random values around zero, rounded to the dtype.
+    Normal,
+    /// Random values in 0.5 to 2.
+    Positive,
+    /// Random integers below the bound.
+    Below(u32),
+    /// Exactly these integers.
+    Exact(Vec<u32>),
+    /// Zeros.
+    Zero,
+}
+
+impl Arg {
+    /// Random F32 values around zero.
+    pub fn f32(shape: impl Into<Dims>) -> Self {
+        Self { spec: Spec::f32(shape), fill: Fill::Normal }
+    }
+
+    /// Random values around zero in any dtype.
+    pub fn of(shape: impl Into<Dims>, dtype: crate::DType) -> Self {
+        Self { spec: Spec::new(shape, dtype), fill: Fill::Normal }
+    }
+
+    /// Random positive F32 values.
+    pub fn positive(shape: impl Into<Dims>) -> Self {
+        Self { spec: Spec::f32(shape), fill: Fill::Positive }
+    }
+
+    /// Random U32 values below `bound`.
+    pub fn below(shape: impl Into<Dims>, bound: usize) -> Self {
+        Self { spec: Spec::new(shape, crate::DType::U32), fill: Fill::Below(bound as u32) }
+    }
+
+    /// These U32 values, one-dimensional.
+    pub fn exact(values: impl IntoIterator<Item = u32>) -> Self {
+        let v: Vec<u32> = values.into_iter().collect();
+        Self { spec: Spec::new([v.len()], crate::DType::U32), fill: Fill::Exact(v) }
+    }
+
+    /// F32 zeros.
+    pub fn zero(shape: impl Into<Dims>) -> Self {
+        Self { spec: Spec::f32(shape), fill: Fill::Zero }
+    }
+}
+
+/// All cases of one op; a line of the catalog.
+pub struct Entry {
+    /// The op's name.
+    pub name: &'static str,
+    /// Cases from four sizes, each at least 1; the loops vary them.
+    pub cases: fn([usize; 4]) -> Vec<Case>,
+    /// Cases whose inputs do not fit: each must be refused with the op's name and its shapes.
+    pub bad: fn() -> Vec<Case>,
+}

@@ -1,0 +1,141 @@
+//! Matrix product. A weight is any dtype: the product means f32 activations times decoded weights, on
+//! every device. The fast path is the same product on an input that `round_rows` has rounded.
+
+use crate::cpu::gemm;
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
+
+/// The catalog's line.
+pub(super) const ENTRY: Entry = Entry {
+    name: "matmul",
+    cases: |[a, b, c, d]| {
+        let mut cases = vec![
+            Case::new(Matmul, [Arg::f32([b, c]), Arg::f32([c, d])]),
+            Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([c, d])]),
+            Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([a, c, d])]),
+        ];
+        for dtype in DType::WEIGHTS {
+            let k = c.next_multiple_of(dtype.block_len());
+            let nt = MatmulTransposed;
+            cases.push(Case::new(nt, [Arg::f32([b, k]), Arg::of([d * 4, k], dtype)]));
+        }
+        cases
+    },
+    bad: || {
+        vec![
+            Case::new(Matmul, [Arg::f32([2, 3]), Arg::f32([4, 5])]),
+            Case::new(Matmul, [Arg::f32([2, 3, 4]), Arg::f32([3, 4, 5])]),
+            Case::new(MatmulTransposed, [Arg::f32([2, 32]), Arg::of([3, 64], DType::Q8_0)]),
+        ]
+    },
+};
+
+/// `x [.., M, K] · w [K, N]`, or with leading dimensions equal to those of `x`.
+#[derive(Debug)]
+pub struct Matmul;
+
+/// `x [.., K] · w [N, K]ᵀ`: a linear layer's product, for weights stored row by row as in files.
+#[derive(Debug)]
+pub struct MatmulTransposed;
+
+/// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
+fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
+    let (xr, wr) = (x.rank(), w_kn.rank());
+    let rounded = x.dtype == DType::I8Row && w.dtype.is_block() || x.dtype == DType::BF16;
+    let fits = xr >= 1
+        && wr >= 2
+        && (wr == 2 || (wr == xr && x.shape[..xr - 2] == w_kn.shape[..wr - 2]))
+        && x.last() == w_kn.shape[wr - 2]
+        && (x.dtype == DType::F32 || rounded)
+        && DType::WEIGHTS.contains(&w.dtype);
+    assert!(fits, "{name}: {x} by {w}");
+    Spec::f32(x.shape.with(xr - 1, w_kn.last())).into()
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+    fn strided(&self) -> bool {
+        true
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        infer("matmul", &x[0], &x[1], &x[1])
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        gemm::matmul(&x[0], &x[1], &mut y[0]);
+    }
+    fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
+        let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
+        let (x, w) = (&x[0], &x[1]);
+        let dx = x.requires_grad().then(|| dy.matmul(&w.t()));
+        // (dyᵀ·x)ᵀ, so that the gradient of a transposed weight lies in the weight's own order.
+        let dw = w.requires_grad().then(|| {
+            let (x, dy) =
+                if w.shape().len() == 2 { (x.rows(), dy.rows()) } else { (x.clone(), dy.clone()) };
+            dy.t().matmul(&x).t()
+        });
+        Grad::Inputs(vec![dx, dw])
+    }
+}
+
+impl Op for MatmulTransposed {
+    fn name(&self) -> &'static str {
+        "matmul_transposed"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1]))
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        gemm::matmul(&x[0], &View { spec: transposed(&x[1].spec), ..x[1] }, &mut y[0]);
+    }
+    fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
+        let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
+        let (x, w) = (&x[0], &x[1]);
+        let dx = x.requires_grad().then(|| dy.matmul(w));
+        let dw = w.requires_grad().then(|| dy.rows().t().matmul(&x.rows()));
+        Grad::Inputs(vec![dx, dw])
+    }
+}
+
+/// `spec` with its last two dimensions exchanged.
+fn transposed(spec: &Spec) -> Spec {
+    let mut s = *spec;
+    let n = s.rank();
+    s.shape.swap(n - 1, n - 2);
+    s.strides.swap(n - 1, n - 2);
+    s
+}
+
+impl Tensor {
+    /// `self [.., M, K] · w [K, N]`, or `w` with the same leading dimensions as `self`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    #[track_caller]
+    #[must_use]
+    pub fn matmul(&self, w: &Self) -> Self {
+        apply1(Matmul, &[self, w])
+    }
+
+    /// `self [.., K] · w [N, K]ᵀ -> [.., N]`, `w` in any weight dtype.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    #[track_caller]
+    #[must_use]
+    pub fn matmul_transposed(&self, w: &Self) -> Self {
+        apply1(MatmulTransposed, &[self, w])
+    }
+
+    /// All leading dimensions taken as one: `[.., N] -> [R, N]`.
+    ///
+    /// # Panics
+    /// If the rank is 0.
+    #[track_caller]
+    #[must_use]
+    pub fn rows(&self) -> Self {
+        let n = self.dim(-1);
+        self.reshape(Dims::new(&[self.spec().numel() / n.max(1), n]))
+    }
+}
