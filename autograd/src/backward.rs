@@ -1,0 +1,165 @@
+//! The backward pass.
+
+use puyu_tensor::{Error, Grad, Node, Result, Tensor, no_grad};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The gradients of trainable tensors.
+#[derive(Debug, Default)]
+pub struct Grads {
+    by_id: HashMap<u64, Tensor>,
+}
+
+impl Grads {
+    /// The gradient of `x`, which has its shape; `None` if none reached it.
+    pub fn get(&self, x: &Tensor) -> Option<&Tensor> {
+        self.by_id.get(&x.id())
+    }
+
+    /// Takes the gradient of `x` out.
+    pub fn take(&mut self, x: &Tensor) -> Option<Tensor> {
+        self.by_id.remove(&x.id())
+    }
+
+    fn add(&mut self, id: u64, dy: Tensor) {
+        let sum = match self.by_id.remove(&id) {
+            Some(old) => &old + &dy,
+            None => dy,
+        };
+        self.by_id.insert(id, sum);
+    }
+}
+
+/// The gradients of the scalar `loss` with respect to every trainable tensor it was computed from.
+///
+/// # Errors
+/// If a trainable tensor took part but no gradient reaches it.
+///
+/// # Panics
+/// If `loss` has more than one element.
+#[track_caller]
+pub fn backward(loss: &Tensor) -> Result<Grads> {
+    assert!(loss.spec().numel() == 1, "backward: the loss has shape {:?}", loss.shape());
+    backward_from(&[(loss.clone(), Tensor::full(loss.spec().shape, 1.0))])
+}
+
+/// The gradients that follow from those of several outputs: pairs of output and its gradient.
+///
+/// # Errors
+/// If a trainable tensor took part but no gradient reaches it.
+///
+/// # Panics
+/// If a gradient does not have the shape of its output.
+#[track_caller]
+pub fn backward_from(outputs: &[(Tensor, Tensor)]) -> Result<Grads> {
+    let mut grads = Grads::default();
+    let mut pending = Pending::default();
+    for (y, dy) in outputs {
+        assert!(y.shape() == dy.shape(), "backward: {y:?} has a gradient {dy:?}");
+        pending.add(y, dy.clone(), &mut grads);
+    }
+    let roots: Vec<_> = outputs.iter().map(|(y, _)| y).collect();
+    let order = topological(&roots);
+    for node in order.iter().rev() {
+        let Some(dy) = pending.by_node.remove(&Arc::as_ptr(node)) else { continue };
+        match no_grad(|| node.op.grad(&node.inputs, &node.saved, &dy)) {
+            Grad::Inputs(dx) => {
+                for (x, dx) in node.inputs.iter().zip(dx) {
+                    if let Some(dx) = dx.filter(|_| x.requires_grad()) {
+                        pending.add(x, dx, &mut grads);
+                    }
+                }
+            }
+            Grad::Compose => through_compose(node, &dy, &mut pending, &mut grads)?,
+        }
+    }
+    for leaf in order.iter().flat_map(|n| &n.inputs).filter(|x| x.is_trainable()) {
+        if grads.get(leaf).is_none() {
+            return Err(Error::invalid(format!(
+                "backward: a trainable tensor {} took part in the loss, but no gradient reaches it",
+                leaf.spec()
+            )));
+        }
+    }
+    Ok(grads)
+}
+
+/// Differentiates the composition of a fused op. Trainable tensors that it captures (a checkpointed
+/// block's parameters) get their gradients too.
+fn through_compose(
+    node: &Node,
+    dy: &[Option<Tensor>],
+    pending: &mut Pending,
+    grads: &mut Grads,
+) -> Result<()> {
+    let x: Vec<_> = node.inputs.iter().map(leaf_of).collect();
+    let name = node.op.name();
+    let y = node.op.compose(&x).ok_or_else(|| {
+        Error::unsupported(format!("{name} has neither a gradient nor a composition"))
+    })?;
+    let outputs: Vec<_> =
+        y.into_iter().zip(dy).filter_map(|(y, dy)| Some((y, dy.clone()?))).collect();
+    let mut inner = backward_from(&outputs)?;
+    for (leaf, x) in x.iter().zip(&node.inputs).filter(|(_, x)| x.requires_grad()) {
+        if let Some(dx) = inner.take(leaf) {
+            pending.add(x, dx, grads);
+        }
+    }
+    for (id, dx) in inner.by_id {
+        grads.add(id, dx);
+    }
+    Ok(())
+}
+
+fn leaf_of(x: &Tensor) -> Tensor {
+    if x.requires_grad() { x.trainable() } else { x.clone() }
+}
+
+/// Gradients of outputs of ops that were not yet visited.
+#[derive(Default)]
+struct Pending {
+    by_node: HashMap<*const Node, Vec<Option<Tensor>>>,
+}
+
+impl Pending {
+    fn add(&mut self, x: &Tensor, dx: Tensor, grads: &mut Grads) {
+        if x.is_trainable() {
+            grads.add(x.id(), dx);
+        } else if let Some(origin) = x.origin() {
+            let slots = self
+                .by_node
+                .entry(Arc::as_ptr(&origin.node))
+                .or_insert_with(|| vec![None; origin.node.outputs.len()]);
+            let slot = &mut slots[origin.index];
+            *slot = Some(match slot.take() {
+                Some(old) => no_grad(|| &old + &dx),
+                None => dx,
+            });
+        }
+    }
+}
+
+/// The op runs behind `roots`, inputs before their users.
+fn topological(roots: &[&Tensor]) -> Vec<Arc<Node>> {
+    let mut order = Vec::new();
+    let mut seen = HashSet::new();
+    // (node, inputs already followed): an explicit stack, since graphs are deep.
+    let mut stack: Vec<(Arc<Node>, usize)> = Vec::new();
+    for root in roots {
+        let Some(origin) = root.origin() else { continue };
+        if seen.insert(Arc::as_ptr(&origin.node)) {
+            stack.push((origin.node.clone(), 0));
+        }
+        while let Some((node, next)) = stack.last_mut() {
+            let Some(x) = node.inputs.get(*next) else {
+                order.extend(stack.pop().map(|(node, _)| node));
+                continue;
+            };
+            *next += 1;
+            let fresh = x.origin().filter(|o| seen.insert(Arc::as_ptr(&o.node)));
+            let fresh = fresh.map(|o| o.node.clone());
+            stack.extend(fresh.map(|node| (node, 0)));
+        }
+    }
+    order
+}
