@@ -48,7 +48,7 @@ pub fn apply1(op: impl Op, x: &[&Tensor]) -> Tensor {
 /// If the inputs do not fit the op, with its name and the shapes.
 #[track_caller]
 pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
-    let x: Vec<Tensor> = x.iter().map(|&t| t.clone()).collect();
+    let x = laid_out(&*op, x);
     let grad = GRAD.get() && x.iter().any(Tensor::requires_grad);
     if let [only] = &x[..]
         && let Some((spec, skip)) = op.view(only.spec())
@@ -58,12 +58,16 @@ pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
     }
     let specs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
     let outs = op.infer(&specs);
-    let x = if op.strided() { x } else { x.iter().map(Tensor::contiguous).collect() };
     let kept = if grad { outs.saved.len() } else { 0 };
     let specs: Vec<Spec> = outs.outputs.iter().chain(&outs.saved[..kept]).copied().collect();
     let mut y = run_cpu(&*op, &x, &specs);
     let saved = y.split_off(outs.outputs.len());
     if grad { with_origin(op, x, y, saved) } else { y }
+}
+
+/// The inputs as `op` takes them.
+fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
+    x.iter().map(|&t| if op.strided() { t.clone() } else { t.contiguous() }).collect()
 }
 
 fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
@@ -108,14 +112,22 @@ pub fn with_origin(
 /// clone), mapped from a file, or part of a recorded gradient.
 #[track_caller]
 pub fn apply_to(op: impl Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
+    apply_to_dyn(&op, y, x);
+}
+
+/// [`apply_to`] for an op known only by its trait.
+///
+/// # Panics
+/// As [`apply_to`].
+#[track_caller]
+pub fn apply_to_dyn(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
     let ys: Vec<Spec> = y.iter().map(|t| *t.spec()).collect();
-    let x: Vec<Tensor> =
-        x.iter().map(|&t| if op.strided() { t.clone() } else { t.contiguous() }).collect();
+    let x = laid_out(op, x);
     let xs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
     op.check_to(&ys, &xs);
     let views: Vec<_> = x.iter().map(Tensor::view).collect();
     let mut y: Vec<_> = y.iter_mut().map(|t| exclusive(op.name(), t)).collect();
-    trace::timed(&op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
+    trace::timed(op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
 }
 
 #[track_caller]

@@ -16,11 +16,11 @@ mod tensor;
 mod trace;
 mod view;
 
-pub use apply::{apply, apply_dyn, apply_to, apply1, no_grad, with_origin};
+pub use apply::{apply, apply_dyn, apply_to, apply_to_dyn, apply1, no_grad, with_origin};
 pub use dtype::DType;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use layout::{Dims, MAX_DIMS, Packing, Spec};
 pub use op::{Grad, Op, Outs};
-pub use storage::FileBytes;
+pub use storage::{FileBytes, fill_scratch};
 pub use tensor::{Node, Origin, Tensor};
 pub use view::{Element, View, ViewMut};

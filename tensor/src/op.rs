@@ -193,6 +193,9 @@ pub enum Fill {
     Normal,
     /// Random values in 0.5 to 2.
     Positive,
+    /// A quarter of the integers around zero, each once, in random order: no small change of any
+    /// alters which is larger.
+    Distinct,
     /// Random integers below the bound.
     Below(u32),
     /// Exactly these integers.
@@ -215,6 +218,11 @@ impl Arg {
     /// Random positive F32 values.
     pub fn positive(shape: impl Into<Dims>) -> Self {
         Self { spec: Spec::f32(shape), fill: Fill::Positive }
+    }
+
+    /// F32 values that are well apart, in random order.
+    pub fn distinct(shape: impl Into<Dims>) -> Self {
+        Self { spec: Spec::f32(shape), fill: Fill::Distinct }
     }
 
     /// Random U32 values below `bound`.

@@ -3,6 +3,7 @@
 //! next step, because touching fresh pages costs about 0.4 ms a megabyte.
 
 use crate::{Context, Result};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -36,9 +37,34 @@ fn class_of(len: usize) -> usize {
     lines.next_multiple_of(step)
 }
 
+thread_local! {
+    static FILL: Cell<Option<u8>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with the memory of every output that this thread allocates filled with `byte` first. A
+/// test that sees the same result for two bytes knows that the op wrote every byte.
+pub fn fill_scratch<R>(byte: u8, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<u8>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FILL.set(self.0);
+        }
+    }
+    let _restore = Restore(FILL.replace(Some(byte)));
+    f()
+}
+
 impl Owned {
     /// `len` bytes of unspecified content: ops write every byte of their outputs.
     pub(crate) fn scratch(len: usize) -> Self {
+        let mut owned = Self::reused(len);
+        if let Some(byte) = FILL.get() {
+            owned.bytes_mut().fill(byte);
+        }
+        owned
+    }
+
+    fn reused(len: usize) -> Self {
         let class = class_of(len);
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(i) = free.blocks.iter().rposition(|(c, _)| *c == class) {

@@ -1,1 +1,5 @@
 //! Shared helpers of the test suite.
+
+mod cases;
+
+pub use cases::{Run, SIZES, bits, close, make, numbers, values};

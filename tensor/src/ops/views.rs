@@ -58,6 +58,9 @@ impl Op for Transpose {
     fn name(&self) -> &'static str {
         "transpose"
     }
+    fn strided(&self) -> bool {
+        true
+    }
     fn infer(&self, x: &[Spec]) -> Outs {
         let mut y = x[0];
         y.shape.swap(self.a, self.b);
@@ -84,6 +87,9 @@ pub struct Narrow {
 impl Op for Narrow {
     fn name(&self) -> &'static str {
         "narrow"
+    }
+    fn strided(&self) -> bool {
+        true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         let Self { axis, start, len } = *self;
@@ -120,6 +126,9 @@ impl Op for BroadcastTo {
     fn name(&self) -> &'static str {
         "broadcast_to"
     }
+    fn strided(&self) -> bool {
+        true
+    }
     fn infer(&self, x: &[Spec]) -> Outs {
         let y = x[0].broadcast_to(self.shape);
         y.unwrap_or_else(|| panic!("broadcast_to: {} to {}", x[0], self.shape)).into()
@@ -144,7 +153,7 @@ impl Tensor {
         if shape == self.spec().shape {
             return self.clone();
         }
-        apply1(Reshape { shape }, &[&self.contiguous()])
+        apply1(Reshape { shape }, &[self])
     }
 
     /// Dimensions `a` and `b` exchanged; negative ones count from the end.
