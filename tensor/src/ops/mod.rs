@@ -2,10 +2,14 @@
 
 use crate::op::Entry;
 
+mod attention;
+mod attention_grad;
 mod binary;
 mod cat;
 mod copy;
+mod kv_write;
 mod matmul;
+mod paged_attention;
 mod reduce;
 mod rms_norm;
 mod rope;
@@ -13,10 +17,14 @@ mod swiglu;
 mod unary;
 mod views;
 
+pub use attention::Attention;
+pub use attention_grad::AttentionGrad;
 pub use binary::Binary;
 pub use cat::Cat;
 pub use copy::{Cast, Copy};
+pub use kv_write::{KvWrite, kv_write};
 pub use matmul::{Matmul, MatmulTransposed};
+pub use paged_attention::{PagedAttention, Pages};
 pub use reduce::{Max, Sum};
 pub use rms_norm::RmsNorm;
 pub use rope::{Rope, Rotate, Scaling};
@@ -26,10 +34,13 @@ pub use views::{BroadcastTo, Narrow, Reshape, Transpose};
 
 /// Every op with its cases.
 pub const CATALOG: &[Entry] = &[
+    attention::ENTRY,
     binary::ENTRY,
     cat::ENTRY,
     copy::ENTRY,
+    kv_write::ENTRY,
     matmul::ENTRY,
+    paged_attention::ENTRY,
     reduce::ENTRY,
     rms_norm::ENTRY,
     rope::ENTRY,

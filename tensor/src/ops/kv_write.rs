@@ -1,0 +1,89 @@
+//! New keys and values written into the block-paged cache, in place.
+
+use crate::cpu::attention::BLOCK;
+use crate::op::{Arg, Case, Entry, Op, Outs};
+use crate::{DType, Spec, Tensor, View, ViewMut, apply_to, quant};
+
+/// The catalog's line.
+pub(super) const ENTRY: Entry = Entry {
+    name: "kv_write",
+    cases: |[t, g, d, _]| {
+        let case = |dtype| {
+            let kv = || Arg::f32([t, g, d]);
+            let slots = Arg::exact((0..t as u32).map(|i| i * 5 % 128));
+            let cache = [Arg::of([2, g, d, BLOCK], dtype), Arg::of([2, g, BLOCK, d], dtype)];
+            Case::in_place(KvWrite, cache, [kv(), kv(), slots])
+        };
+        [DType::F32, DType::F16, DType::BF16].map(case).into()
+    },
+    bad: || {
+        let cache = [Arg::f32([2, 2, 8, BLOCK]), Arg::f32([2, 2, BLOCK, 8])];
+        let x = [Arg::f32([3, 2, 6]), Arg::f32([3, 2, 6]), Arg::exact([0, 1, 2])];
+        vec![Case::in_place(KvWrite, cache, x)]
+    },
+};
+
+/// Changes key blocks [N, G, D, 64] and value blocks [N, G, 64, D]; takes k, v [T, G, D] and the slot
+/// of each token [T], block · 64 + place.
+#[derive(Debug)]
+pub struct KvWrite;
+
+impl Op for KvWrite {
+    fn name(&self) -> &'static str {
+        "kv_write"
+    }
+    fn infer(&self, _: &[Spec]) -> Outs {
+        Outs::default()
+    }
+    fn check_to(&self, y: &[Spec], x: &[Spec]) {
+        let (k, v, slots) = (&x[0], &x[1], &x[2]);
+        let fits = k.rank() == 3
+            && k.shape == v.shape
+            && k.dtype == DType::F32
+            && v.dtype == DType::F32
+            && slots.dtype == DType::U32
+            && *slots.shape == [k.shape[0]]
+            && y.iter().all(|s| s.rank() == 4 && s.dtype.is_float() && s.dtype == y[0].dtype)
+            && y[0].shape[1..] == [k.shape[1], k.shape[2], BLOCK]
+            && y[1].shape[..] == [y[0].shape[0], k.shape[1], BLOCK, k.shape[2]];
+        assert!(fits, "kv_write: k {k}, v {v}, slots {slots} into {} and {}", y[0], y[1]);
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let [_, groups, d] = *x[0].spec.shape else { unreachable!("check_to checked the rank") };
+        let (k, v) = (x[0].data::<f32>(), x[1].data::<f32>());
+        let dtype = y[0].spec.dtype;
+        let size = dtype.block_bytes();
+        let [kb, vb] = y else { unreachable!("check_to took two") };
+        let mut row = vec![0; d * size];
+        for (t, &slot) in x[2].data::<u32>().iter().enumerate() {
+            let (block, place) = (slot as usize / BLOCK, slot as usize % BLOCK);
+            for g in 0..groups {
+                let at = (t * groups + g) * d;
+                let head = (block * groups + g) * d * BLOCK;
+                quant::encode_row(dtype, &k[at..at + d], &mut row);
+                for (j, k) in row.chunks_exact(size).enumerate() {
+                    let to = (head + j * BLOCK + place) * size;
+                    kb.bytes[to..to + size].copy_from_slice(k);
+                }
+                let to = (head + place * d) * size;
+                quant::encode_row(dtype, &v[at..at + d], &mut vb.bytes[to..to + d * size]);
+            }
+        }
+    }
+}
+
+/// Writes `k`, `v` `[T, G, D]` to the `slots [T]` of the cache's key blocks `[N, G, D, 64]` and value
+/// blocks `[N, G, 64, D]`.
+///
+/// # Panics
+/// If the shapes do not fit, or the cache is shared.
+#[track_caller]
+pub fn kv_write(
+    key_blocks: &mut Tensor,
+    value_blocks: &mut Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    slots: &Tensor,
+) {
+    apply_to(KvWrite, &mut [key_blocks, value_blocks], &[k, v, slots]);
+}

@@ -1,0 +1,218 @@
+//! Causal grouped-query attention over a block-paged KV cache, for a ragged batch: each sequence has a
+//! table of blocks of 64 tokens, some new query tokens, and a length.
+//!
+//! A key block lies transposed, `[G, D, 64]`, a value block as `[G, 64, D]`: scores are then vectors
+//! over keys (see `cpu/attention.rs`). InternLM-1 caches keys before rotation and turns them by each
+//! query's base; `key_rope` says so.
+
+use super::rope::{Rope, angles};
+use crate::cpu::attention::{BLOCK, Query, attend};
+use crate::cpu::pool::{SharedMut, par};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::{DType, Spec, Tensor, View, ViewMut, apply1, quant};
+
+/// The catalog's line.
+pub(super) const ENTRY: Entry = Entry {
+    name: "paged_attention",
+    cases: |[a, g, d, _]| {
+        let d = 2 * d;
+        let case = |dtype: DType, key_rope: Option<Rope>| {
+            let a = (a % 60 + 1) as u32;
+            let x = [
+                Arg::f32([a as usize + 2, g * 2, d]),
+                Arg::of([4, g, d, BLOCK], dtype),
+                Arg::of([4, g, BLOCK, d], dtype),
+                Arg { spec: Spec::new([2, 2], DType::U32), ..Arg::exact([3, 1, 0, 2]) },
+                Arg::exact([0, a, a + 2]),
+                Arg::exact([a + 61, 9]),
+                Arg::exact((0..a + 2).map(|i| 100 + i / 2)),
+            ];
+            Case::new(PagedAttention { scale: 0.3, key_rope }, x)
+        };
+        use super::rope::Scaling::Dynamic;
+        let scaling = Dynamic { factor: 1.0, max_positions: 100 };
+        vec![
+            case(DType::F32, None),
+            case(DType::F16, None),
+            case(DType::BF16, None),
+            case(DType::F32, Some(Rope { base: 1e4, scaling })),
+        ]
+    },
+    bad: || {
+        let x = [
+            Arg::f32([1, 3, 8]),
+            Arg::f32([4, 2, 8, BLOCK]),
+            Arg::f32([4, 2, BLOCK, 8]),
+            Arg { spec: Spec::new([1, 1], DType::U32), ..Arg::exact([0]) },
+            Arg::exact([0, 1]),
+            Arg::exact([1]),
+            Arg::exact([1]),
+        ];
+        vec![Case::new(PagedAttention { scale: 1.0, key_rope: None }, x)]
+    },
+};
+
+/// q [T, H, D], key blocks [N, G, D, 64], value blocks [N, G, 64, D], block table [S, B], cumulative
+/// query lengths [S + 1], sequence lengths with the new tokens [S], rope lengths [T] -> y [T, H, D]
+#[derive(Debug)]
+pub struct PagedAttention {
+    scale: f32,
+    key_rope: Option<Rope>,
+}
+
+/// Query tokens that one job handles.
+const TILE: usize = 32;
+
+struct Job {
+    sequence: usize,
+    tokens: std::ops::Range<usize>,
+    group: usize,
+}
+
+impl PagedAttention {
+    /// Jobs: tiles of query tokens with the same frequencies, times key heads.
+    fn jobs(&self, ends: &[u32], lengths: &[u32], groups: usize) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (sequence, w) in ends.windows(2).enumerate() {
+            let (mut first, end) = (w[0] as usize, w[1] as usize);
+            while first < end {
+                let same = |&t: &usize| {
+                    self.key_rope.is_none_or(|rope| rope.same(lengths[first], lengths[t]))
+                };
+                let last = (first..end.min(first + TILE)).take_while(same).count() + first;
+                jobs.extend((0..groups).map(|group| Job { sequence, tokens: first..last, group }));
+                first = last;
+            }
+        }
+        jobs
+    }
+}
+
+impl Op for PagedAttention {
+    fn name(&self) -> &'static str {
+        "paged_attention"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        let [q, k, v, table, ends, lengths, rope_lengths] = x else { panic!("7 inputs") };
+        let sequences = table.shape.first().copied().unwrap_or(0);
+        let kv = |s: &Spec, last: [usize; 2]| {
+            s.rank() == 4 && s.shape[2..] == last && s.dtype.is_float() && s.shape[0] == k.shape[0]
+        };
+        let d = q.last();
+        let counts = |s: &Spec, n: usize| s.dtype == DType::U32 && *s.shape == [n];
+        let fits = q.rank() == 3
+            && q.dtype == DType::F32
+            && kv(k, [d, BLOCK])
+            && kv(v, [BLOCK, d])
+            && k.shape[1] == v.shape[1]
+            && q.shape[1].is_multiple_of(k.shape[1].max(1))
+            && table.rank() == 2
+            && table.dtype == DType::U32
+            && counts(ends, sequences + 1)
+            && counts(lengths, sequences)
+            && counts(rope_lengths, q.shape[0]);
+        assert!(
+            fits,
+            "paged_attention: q {q}, key blocks {k}, value blocks {v}, table {table}, cumulative \
+             {ends}, lengths {lengths}, rope lengths {rope_lengths}"
+        );
+        Spec::f32(q.shape).into()
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
+        let groups = x[1].spec.shape[1];
+        let repeat = h / groups;
+        let q = x[0].data::<f32>();
+        let (table, ends) = (x[3].data::<u32>(), x[4].data::<u32>());
+        let (lengths, rope_lengths) = (x[5].data::<u32>(), x[6].data::<u32>());
+        let blocks_per_sequence = x[3].spec.shape[1];
+        let jobs = self.jobs(ends, rope_lengths, groups);
+        let out = SharedMut::new(y[0].data::<f32>());
+        par(jobs.len(), |job| {
+            let Job { sequence, tokens, group } = &jobs[job];
+            let end = ends[sequence + 1] as usize;
+            let length = lengths[*sequence] as usize;
+            let rows: Vec<_> = tokens
+                .clone()
+                .flat_map(|t| (group * repeat..(group + 1) * repeat).map(move |head| (t, head)))
+                .collect();
+            let query = |&(t, head): &(usize, usize)| Query {
+                q: &q[(t * h + head) * d..][..d],
+                sees: length - (end - 1 - t),
+            };
+            let queries: Vec<_> = rows.iter().map(query).collect();
+            let rope = self.key_rope.map(|r| r.frequencies(d, rope_lengths[tokens.start]));
+            let block = |b: usize, k: &mut [f32], v: &mut [f32]| {
+                let id = table[sequence * blocks_per_sequence + b] as usize;
+                decode(&x[1], id * groups + group, k);
+                decode(&x[2], id * groups + group, v);
+                if let Some(frequencies) = &rope {
+                    rotate_block(k, frequencies, (b * BLOCK) as u32);
+                }
+            };
+            attend(&queries, self.scale, block, |row, o, _| {
+                let at = (rows[row].0 * h + rows[row].1) * d;
+                // SAFETY: each job writes the rows of its own tokens and heads.
+                unsafe { out.slice(at..at + d) }.copy_from_slice(o);
+            });
+        });
+    }
+    fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
+        Grad::Inputs(vec![None; 7])
+    }
+}
+
+/// The values of one head's block, as f32.
+fn decode(x: &View, index: usize, out: &mut [f32]) {
+    let bytes = x.spec.dtype.bytes(out.len());
+    quant::decode_row(x.spec.dtype, &x.bytes[index * bytes..(index + 1) * bytes], out);
+}
+
+/// Turns the keys of a block `[D][64]` whose first token has position `first`.
+fn rotate_block(k: &mut [f32], frequencies: &[f32], first: u32) {
+    let half = frequencies.len();
+    let (low, high) = k.split_at_mut(half * BLOCK);
+    let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
+    for i in 0..BLOCK {
+        angles(frequencies, first + i as u32, &mut cos, &mut sin);
+        for j in 0..half {
+            let (a, b) = (&mut low[j * BLOCK + i], &mut high[j * BLOCK + i]);
+            (*a, *b) = (*a * cos[j] - *b * sin[j], *b * cos[j] + *a * sin[j]);
+        }
+    }
+}
+
+/// The inputs of [`Tensor::paged_attention`] that belong to the step, not to a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages<'a> {
+    /// Block ids by sequence, `[S, B]`.
+    pub table: &'a Tensor,
+    /// Cumulative query lengths, `[S + 1]`.
+    pub cumulative: &'a Tensor,
+    /// Sequence lengths, new tokens included, `[S]`.
+    pub lengths: &'a Tensor,
+    /// The length each query's rope base is derived from, `[T]`.
+    pub rope_lengths: &'a Tensor,
+}
+
+impl Tensor {
+    /// Causal attention of new tokens `self [T, H, D]` over cached key blocks `[N, G, D, 64]` and value
+    /// blocks `[N, G, 64, D]`. `key_rope`: the cache holds keys before rotation.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    #[track_caller]
+    #[must_use]
+    pub fn paged_attention(
+        &self,
+        k: &Self,
+        v: &Self,
+        pages: Pages,
+        scale: f32,
+        key_rope: Option<Rope>,
+    ) -> Self {
+        let Pages { table, cumulative, lengths, rope_lengths } = pages;
+        let x = [self, k, v, table, cumulative, lengths, rope_lengths];
+        apply1(PagedAttention { scale, key_rope }, &x)
+    }
+}
