@@ -32,7 +32,7 @@ fn gated_says_how_to_get_a_token() {
 fn what_is_not_there_is_named() {
     let s = Setup::folder();
     let text = s.refused("internlm/absent");
-    contains(&text, &["internlm/absent", "404", "check the name"]);
+    contains(&text, &["no model internlm/absent", "404", "check the name"]);
     let name = ModelName::parse(REPO).unwrap();
     let text = hub::pull(&s.hub, &name, Some("v9")).unwrap_err().to_string();
     contains(&text, &["internlm/tiny has no such revision", "404", "main"]);

@@ -107,6 +107,8 @@ impl Repo {
         fs::create_dir_all(place.parent().unwrap_or(&self.folder)).context(context())?;
         match fs::symlink_metadata(&place) {
             Ok(_) if fs::read_link(&place).is_ok_and(|found| found == target) => return Ok(()),
+            // Without links in the system, the blob moved here when it was fetched.
+            Ok(found) if found.is_file() && !blob.exists() => return Ok(()),
             Ok(_) => fs::remove_file(&place).context(context())?,
             Err(e) if e.kind() == Io::NotFound => {}
             Err(e) => return Err(Error::from(e).context(context())),
@@ -230,4 +232,20 @@ fn model_in(snapshot: &Path, pick: Option<&str>) -> Result<PathBuf> {
         }
     }
     Ok(snapshot.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_lies_in_the_snapshot_itself_stays() {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let repo = Repo::new(cache.path(), &ModelName::parse("a/b").expect("a name"));
+        let place = repo.snapshot("c").join("config.json");
+        fs::create_dir_all(repo.snapshot("c")).expect("a folder");
+        fs::write(&place, "{}").expect("a file");
+        repo.link("c", "config.json", &repo.blob("x")).expect("nothing to do");
+        assert_eq!(fs::read_to_string(&place).expect("still there"), "{}");
+    }
 }

@@ -6,9 +6,11 @@
 use std::io::Read;
 use std::time::Duration;
 
-use puyu_tensor::{Context as _, Error, ErrorKind, Result};
+use indicatif::ProgressBar;
+use puyu_tensor::{Context as _, Error, Result};
 use serde::de::DeserializeOwned;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use super::{Hub, HubKind, env};
@@ -42,12 +44,14 @@ impl From<Error> for Failure {
 /// Counts failures in a row and waits longer after each.
 pub(super) struct Retry<'a> {
     hub: &'a Hub,
+    bar: &'a ProgressBar,
     failures: u32,
 }
 
 impl<'a> Retry<'a> {
-    pub(super) fn new(hub: &'a Hub) -> Self {
-        Self { hub, failures: 0 }
+    /// No failures yet; `bar` makes room for what is said about later ones.
+    pub(super) fn new(hub: &'a Hub, bar: &'a ProgressBar) -> Self {
+        Self { hub, bar, failures: 0 }
     }
 
     /// Forgets earlier failures, because something has arrived since.
@@ -71,7 +75,9 @@ impl<'a> Retry<'a> {
             )));
         }
         let wait = failure.wait.unwrap_or(self.hub.first_wait * 2u32.pow(self.failures.min(16)));
-        std::thread::sleep(wait.min(Duration::from_secs(60)));
+        let wait = wait.min(Duration::from_secs(60));
+        self.bar.suspend(|| eprintln!("{}; trying again in {wait:?}", failure.error));
+        std::thread::sleep(wait);
         self.failures += 1;
         Ok(())
     }
@@ -107,7 +113,8 @@ impl<'a> Client<'a> {
 
     /// GETs the JSON at `url`, which is below the hub's endpoint, and the query of the next page.
     pub(super) fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, Option<String>)> {
-        let mut retry = Retry::new(self.hub);
+        let bar = ProgressBar::hidden();
+        let mut retry = Retry::new(self.hub, &bar);
         loop {
             match self.json_once(url) {
                 Ok(found) => return Ok(found),
@@ -169,15 +176,7 @@ impl<'a> Client<'a> {
             }
             let target = text(response.headers(), "location")
                 .ok_or_else(|| Error::network(format!("{at} redirects to nowhere")))?;
-            let next = parse(&join(&at, target))?;
-            if at.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                let host = next.host().unwrap_or_default();
-                return Err(Error::network(format!(
-                    "{at} redirects to {host} without encryption; refused"
-                ))
-                .into());
-            }
-            at = next;
+            at = redirected(&at, target)?;
         }
         Err(Error::network(format!("{url} redirects more than {MOST_REDIRECTS} times")).into())
     }
@@ -215,9 +214,11 @@ impl<'a> Client<'a> {
                 "{repo} has no such revision on {at} (404); the default is {}",
                 hub.kind.default_revision()
             )),
+            404 if code == "EntryNotFound" => {
+                Error::not_found(format!("{url} is listed but not there (404); try again later"))
+            }
             404 => Error::not_found(format!(
-                "{at} has no {url_path} (404): check the name of the model and the revision",
-                url_path = url.strip_prefix(at.as_str()).unwrap_or(url)
+                "{at} has no model {repo}, or not at this revision (404): check the name"
             )),
             408 | 429 | 500..=599 => {
                 let error = Error::network(format!("{url} answered {status}"));
@@ -237,22 +238,32 @@ impl<'a> Client<'a> {
     }
 }
 
+/// The system's own TLS and certificates on Apple and Windows, which keeps C code out of the build
+/// there; elsewhere rustls with Mozilla's certificates.
+fn system_tls() -> TlsConfigBuilder {
+    let builder = TlsConfig::builder();
+    #[cfg(any(windows, target_vendor = "apple"))]
+    let builder =
+        builder.provider(ureq::tls::TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier);
+    builder
+}
+
 fn agent(hub: &Hub, proxy: Option<Proxy>) -> Result<Agent> {
-    let mut tls = ureq::tls::TlsConfig::builder();
+    let mut tls = system_tls();
     if let Some((name, file)) =
         env::first(&["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
     {
         let pem = std::fs::read(&file).context(format!("{name}={file}"))?;
-        let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
+        let certificates: Vec<_> = parse_pem(&pem)
             .filter_map(|item| match item {
-                Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
                 _ => None,
             })
             .collect();
         if certificates.is_empty() {
             return Err(Error::invalid(format!("{name}={file} holds no certificate")));
         }
-        tls = tls.root_certs(ureq::tls::RootCerts::new_with_certs(&certificates));
+        tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
     }
     Ok(Agent::config_builder()
         .http_status_as_error(false)
@@ -271,13 +282,13 @@ fn agent(hub: &Hub, proxy: Option<Proxy>) -> Result<Agent> {
 fn failed(at: &Uri, error: ureq::Error) -> Failure {
     let host = at.host().unwrap_or_default();
     match error {
-        ureq::Error::HostNotFound => Failure::passing(format!(
-            "no address is known for {host}; is the network up? A mirror is set by HF_ENDPOINT, a proxy by HTTPS_PROXY"
+        ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Timeout(_)
+        | ureq::Error::Io(_) => Failure::passing(format!(
+            "{host} cannot be reached ({error}); a mirror is set by HF_ENDPOINT, a proxy by HTTPS_PROXY"
         )),
-        ureq::Error::Timeout(_) => Failure::passing(format!("{host} did not answer in time")),
-        ureq::Error::Io(e) => Failure::passing(format!("{host}: {e}")),
-        ureq::Error::ConnectionFailed => Failure::passing(format!("{host} cannot be reached")),
-        other => Error::new(ErrorKind::Network, format!("{at}: {other}")).into(),
+        other => Error::network(format!("{at}: {other}")).into(),
     }
 }
 
@@ -307,19 +318,27 @@ fn origin(uri: &Uri) -> (String, String, u16) {
 }
 
 /// The address that `target`, from a `Location` header of `at`, points to (RFC 3986, section 5).
-fn join(at: &Uri, target: &str) -> String {
+///
+/// # Errors
+/// It is no web address, or it would give up encryption.
+fn redirected(at: &Uri, target: &str) -> Result<Uri> {
     let scheme = at.scheme_str().unwrap_or_default();
     let authority = at.authority().map(|a| a.as_str()).unwrap_or_default();
-    if target.starts_with("http://") || target.starts_with("https://") {
-        target.to_string()
+    let next = if target.starts_with("http://") || target.starts_with("https://") {
+        parse(target)
     } else if target.starts_with("//") {
-        format!("{scheme}:{target}")
+        parse(&format!("{scheme}:{target}"))
     } else if target.starts_with('/') {
-        format!("{scheme}://{authority}{target}")
+        parse(&format!("{scheme}://{authority}{target}"))
     } else {
         let folder = at.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{scheme}://{authority}{folder}/{target}")
+        parse(&format!("{scheme}://{authority}{folder}/{target}"))
+    }?;
+    if scheme == "https" && next.scheme_str() != Some("https") {
+        let to = next.host().unwrap_or_default();
+        return Err(Error::network(format!("{at} redirects to {to} without encryption; refused")));
     }
+    Ok(next)
 }
 
 /// The query of the next page's address in a `Link` header, `<https://hub/path?query>; rel="next"`.
@@ -339,4 +358,34 @@ pub(super) fn encode_path(text: &str) -> String {
             _ => format!("%{b:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_joined_and_keep_encryption() {
+        let at = parse("https://hub.example/a/b?c").unwrap();
+        for (target, expected) in [
+            ("https://cdn.example/x?y=1", "https://cdn.example/x?y=1"),
+            ("//cdn.example/x", "https://cdn.example/x"),
+            ("/x", "https://hub.example/x"),
+            ("x", "https://hub.example/a/x"),
+        ] {
+            assert_eq!(redirected(&at, target).unwrap().to_string(), expected);
+        }
+        let error = redirected(&at, "http://cdn.example/x").unwrap_err().to_string();
+        assert!(error.contains("without encryption"), "{error}");
+        assert!(redirected(&at, "https://").is_err());
+        assert_ne!(origin(&at), origin(&parse("https://hub.example:8443/").unwrap()));
+        assert_eq!(origin(&at), origin(&parse("https://HUB.example:443/").unwrap()));
+    }
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        let link = "<https://h/api?cursor=1>; rel=\"prev\", <https://h/api?recursive=true&cursor=2>; rel=\"next\"";
+        assert_eq!(next_page(link).as_deref(), Some("recursive=true&cursor=2"));
+        assert_eq!(next_page("<https://h/api?cursor=1>; rel=\"prev\""), None);
+    }
 }

@@ -48,7 +48,7 @@ pub(super) fn fetch(
         return Ok(());
     }
     let mut part = Part::open(file, partial(blob), bar)?;
-    let mut retry = Retry::new(hub);
+    let mut retry = Retry::new(hub, bar);
     while part.have < file.size {
         let before = part.have;
         let outcome = part.receive(client, before);
