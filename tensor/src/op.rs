@@ -40,10 +40,16 @@ pub trait Op: Debug + Send + Sync + 'static {
         panic!("{} does not work in place", self.name());
     }
 
+    /// For an op that is other ops in an order its composition has not, in pieces say, and so has no
+    /// kernel of its own: runs them and gives the outputs, followed by what is saved if `keep`.
+    fn run(&self, _x: &[Tensor], _keep: bool) -> Option<Vec<Tensor>> {
+        None
+    }
+
     /// The meaning: fills every element of `y`. Saved outputs follow the outputs and are present
     /// only if a gradient will flow.
     fn cpu(&self, _x: &[View], _y: &mut [ViewMut]) {
-        unreachable!("{} only renames elements and never runs", self.name());
+        unreachable!("{} has no kernel of its own", self.name());
     }
 
     /// The dispatches that do the same on a GPU; `None` only until they are written.
@@ -193,7 +199,7 @@ pub enum Fill {
     Normal,
     /// Random values in 0.5 to 2.
     Positive,
-    /// A quarter of the integers around zero, each once, in random order: no small change of any
+    /// In each row a quarter of the integers around zero, each once, in random order: no small change
     /// alters which is larger.
     Distinct,
     /// Random integers below the bound.
@@ -220,7 +226,7 @@ impl Arg {
         Self { spec: Spec::f32(shape), fill: Fill::Positive }
     }
 
-    /// F32 values that are well apart, in random order.
+    /// F32 values that are well apart in each row, in random order.
     pub fn distinct(shape: impl Into<Dims>) -> Self {
         Self { spec: Spec::f32(shape), fill: Fill::Distinct }
     }
@@ -234,6 +240,18 @@ impl Arg {
     pub fn exact(values: impl IntoIterator<Item = u32>) -> Self {
         let v: Vec<u32> = values.into_iter().collect();
         Self { spec: Spec::new([v.len()], crate::DType::U32), fill: Fill::Exact(v) }
+    }
+
+    /// The same values in another shape.
+    ///
+    /// # Panics
+    /// If the number of elements differs.
+    #[track_caller]
+    #[must_use]
+    pub fn shaped(self, shape: impl Into<Dims>) -> Self {
+        let spec = Spec::new(shape, self.spec.dtype);
+        assert!(spec.numel() == self.spec.numel(), "{} elements for {spec}", self.spec.numel());
+        Self { spec, ..self }
     }
 
     /// F32 zeros.

@@ -51,8 +51,10 @@ pub fn make(arg: &Arg, seed: u64) -> Tensor {
         Fill::Normal => numbers(n, seed),
         Fill::Positive => (0..n).map(|_| 0.5 + 1.5 * words.unit()).collect(),
         Fill::Distinct => {
-            let order = words.permutation(n);
-            order.into_iter().map(|i| (i as f32 - n as f32 / 2.0) * 0.25).collect()
+            let n = spec.last();
+            let row =
+                |_| words.permutation(n).into_iter().map(|i| (i as f32 - n as f32 / 2.0) / 4.0);
+            (0..spec.rows()).flat_map(row).collect()
         }
         Fill::Zero => vec![0.0; n],
         Fill::Below(bound) => {

@@ -118,6 +118,12 @@ pub fn par_rows<T: Send>(
     });
 }
 
+/// Calls `f` with each of `items` in parallel: for ops whose pieces come from several outputs.
+pub fn par_each<T: Send>(items: impl IntoIterator<Item = T>, f: impl Fn(T) + Sync) {
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    par_rows(&mut items, 1, 1, |_, piece| piece.iter_mut().filter_map(Option::take).for_each(&f));
+}
+
 /// A mutable slice that threads may cut disjoint pieces from.
 pub struct SharedMut<'a, T> {
     start: *mut T,

@@ -33,6 +33,36 @@ fn infer(name: &str, axis: usize, x: &Spec) -> Outs {
     Spec::f32(x.shape.with(axis, 1)).into()
 }
 
+/// Folds `f` over `row` in lanes that start at `init` and are merged by `merge`.
+fn fold_row(
+    row: &[f32],
+    init: f32,
+    f: impl Fn(f32, f32) -> f32,
+    merge: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [init; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (l, &v) in lanes.iter_mut().zip(chunk) {
+            *l = f(*l, v);
+        }
+    }
+    for (l, &v) in lanes.iter_mut().zip(rest) {
+        *l = f(*l, v);
+    }
+    lanes.into_iter().fold(init, merge)
+}
+
+/// The largest element of a row.
+pub(super) fn max_of(row: &[f32]) -> f32 {
+    fold_row(row, f32::NEG_INFINITY, f32::max, f32::max)
+}
+
+/// Σ f(x) over a row, in the order of [`Sum`].
+pub(super) fn sum_of(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    fold_row(row, 0.0, |sum, x| sum + f(x), |a, b| a + b)
+}
+
 /// Folds `f` over dimension `axis` of `x`, from `init`.
 fn fold(x: &View, axis: usize, y: &mut ViewMut, init: f32, f: impl Fn(f32, f32) -> f32 + Sync) {
     let n = x.spec.shape[axis];
@@ -41,19 +71,7 @@ fn fold(x: &View, axis: usize, y: &mut ViewMut, init: f32, f: impl Fn(f32, f32) 
     if inner == 1 {
         return par_rows(y.data(), 1, (4096 / n.max(1)).max(1), |first, y| {
             for (r, y) in y.iter_mut().enumerate() {
-                let row = &x[(first + r) * n..][..n];
-                let mut lanes = [init; LANES];
-                let chunks = row.chunks_exact(LANES);
-                let rest = chunks.remainder();
-                for chunk in chunks {
-                    for (l, &v) in lanes.iter_mut().zip(chunk) {
-                        *l = f(*l, v);
-                    }
-                }
-                for (l, &v) in lanes.iter_mut().zip(rest) {
-                    *l = f(*l, v);
-                }
-                *y = lanes.into_iter().fold(init, &f);
+                *y = fold_row(&x[(first + r) * n..][..n], init, &f, &f);
             }
         });
     }

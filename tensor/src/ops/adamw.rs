@@ -1,0 +1,134 @@
+//! One AdamW step in place, in one pass over memory.
+//!
+//! Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2, in the order of
+//! PyTorch: decay, moments, bias correction, update.
+
+use crate::cpu::pool::par_each;
+use crate::op::{Arg, Case, Entry, Op, Outs};
+use crate::{DType, Spec, Tensor, View, ViewMut, apply_to};
+use half::bf16;
+
+/// The catalog's line.
+pub(super) const ENTRY: Entry = Entry {
+    name: "adamw",
+    cases: |[a, b, c, _]| {
+        let state = || [Arg::f32([a, b, c]), Arg::f32([a, b, c]), Arg::positive([a, b, c])];
+        let x = || [Arg::f32([a, b, c]), Arg::positive([4])];
+        let [p, m, v] = state();
+        vec![
+            Case::in_place(AdamW::default(), state(), x()),
+            Case::in_place(AdamW::default(), [p, m, v, Arg::of([a, b, c], DType::BF16)], x()),
+        ]
+    },
+    bad: || {
+        let three = || [Arg::f32([2, 3]), Arg::f32([2, 3]), Arg::f32([2, 3])];
+        let [p, m, v] = three();
+        vec![
+            Case::in_place(AdamW::default(), three(), [Arg::f32([2, 4]), Arg::f32([4])]),
+            Case::in_place(AdamW::default(), three(), [Arg::f32([2, 3]), Arg::f32([3])]),
+            Case::in_place(
+                AdamW::default(),
+                [p, m, v, Arg::of([2, 4], DType::BF16)],
+                [Arg::f32([2, 3]), Arg::f32([4])],
+            ),
+        ]
+    },
+};
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// p, m, v (all F32, one shape) and possibly a BF16 working copy of p, changed by a gradient g:
+///
+/// g ← s·g, p ← p − lr·weight_decay·p, m ← β1·m + (1 − β1)·g, v ← β2·v + (1 − β2)·g²,
+/// p ← p − (lr / c1)·m / (√v / √c2 + ε)
+///
+/// What changes between steps comes as the second input, see [`AdamW::step`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// The decay of the first moment.
+    pub beta1: f32,
+    /// The decay of the second moment.
+    pub beta2: f32,
+    /// What keeps the quotient finite.
+    pub eps: f32,
+    /// The share of a weight that a step with learning rate 1 would remove.
+    pub weight_decay: f32,
+}
+
+impl Default for AdamW {
+    /// PyTorch's defaults.
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl AdamW {
+    /// What a step needs besides the gradient, F32 `[4]`: lr, c1 = 1 − β1ᵗ, c2 = 1 − β2ᵗ, and the
+    /// factor s on the gradient (clipping, loss scale). `t` counts steps from 1.
+    pub fn step(&self, t: u64, lr: f32, scale: f32) -> Tensor {
+        let correction = |beta: f32| (1.0 - f64::from(beta).powf(t as f64)) as f32;
+        Tensor::new(&[lr, correction(self.beta1), correction(self.beta2), scale], [4])
+    }
+
+    /// Changes `p`, its moments `m` and `v`, and `copy` if there is one, by the gradient `g`.
+    ///
+    /// # Panics
+    /// If the shapes differ, a dtype is not F32 (BF16 for `copy`), or another tensor shares the
+    /// storage of what changes.
+    #[track_caller]
+    pub fn update(
+        self,
+        [p, m, v]: [&mut Tensor; 3],
+        copy: Option<&mut Tensor>,
+        g: &Tensor,
+        step: &Tensor,
+    ) {
+        let mut y = vec![p, m, v];
+        y.extend(copy);
+        apply_to(self, &mut y, &[g, step]);
+    }
+}
+
+impl Op for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        panic!("adamw: works in place, and was asked for a new tensor from {:?}", x[0].shape);
+    }
+    fn check_to(&self, y: &[Spec], x: &[Spec]) {
+        let (g, step) = (&x[0], &x[1]);
+        assert!(*step == Spec::f32([4]), "adamw: a step {step} for {g}, expected f32[4]");
+        assert!(matches!(y.len(), 3 | 4), "adamw: {} tensors to change by {g}", y.len());
+        for (i, y) in y.iter().enumerate() {
+            let dtype = if i < 3 { DType::F32 } else { DType::BF16 };
+            let fits = y.dtype == dtype && g.dtype == DType::F32 && y.shape == g.shape;
+            assert!(fits, "adamw: tensor {i} {y} to change by a gradient {g}");
+        }
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let [p, m, v, copy @ ..] = y else { unreachable!("check_to saw at least three") };
+        let (g, step) = (x[0].data::<f32>(), x[1].data::<f32>());
+        let &[lr, c1, c2, scale] = step else { unreachable!("check_to saw four") };
+        let Self { beta1, beta2, eps, weight_decay } = *self;
+        let keep = 1.0 - lr * weight_decay;
+        let (rate, root) = (lr / c1, c2.sqrt());
+        let mut copies = copy.first_mut().map(|c| c.data::<bf16>().chunks_mut(CHUNK));
+        let chunks = p.data::<f32>().chunks_mut(CHUNK);
+        let chunks = chunks.zip(m.data::<f32>().chunks_mut(CHUNK));
+        let chunks = chunks.zip(v.data::<f32>().chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
+        let chunks = chunks.map(|c| (c, copies.as_mut().and_then(Iterator::next)));
+        par_each(chunks, |((((p, m), v), g), copy)| {
+            for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+                let g = scale * g;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *p = keep * *p - rate * *m / (v.sqrt() / root + eps);
+            }
+            for (copy, &p) in copy.into_iter().flatten().zip(&*p) {
+                *copy = bf16::from_f32(p);
+            }
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! The last linear layer and the loss as one op, so that the logits of a whole batch (tokens times
+//! vocabulary, the largest tensor of a training step) never exist: they are made a few rows at a time,
+//! and the gradients of these rows at once with them.
+
+use super::cross_entropy::{CrossEntropy, CrossEntropyGrad, some_ignored};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::{DType, Spec, Tensor, apply, apply1};
+
+/// The catalog's line.
+pub(super) const ENTRY: Entry = Entry {
+    name: "linear_cross_entropy",
+    cases: |[a, b, c, d]| {
+        let case = |rows, dtype: DType, n: usize, targets| {
+            let h = c.next_multiple_of(dtype.block_len());
+            let x = [Arg::f32([n, h]), Arg::of([d, h], dtype), targets];
+            Case::new(LinearCrossEntropy { rows }, x)
+        };
+        vec![
+            case(2, DType::F32, b, some_ignored(b, d)),
+            case(64, DType::F32, a, Arg::below([a], d)),
+            case(3, DType::BF16, b, some_ignored(b, d)),
+            case(4, DType::Q8_0, b, some_ignored(b, d)),
+        ]
+    },
+    bad: || {
+        let op = || LinearCrossEntropy { rows: 2 };
+        vec![
+            Case::new(op(), [Arg::f32([2, 3]), Arg::f32([5, 4]), Arg::below([2], 5)]),
+            Case::new(op(), [Arg::f32([2, 3]), Arg::f32([5, 3]), Arg::below([3], 5)]),
+        ]
+    },
+};
+
+/// Logits computed at a time, 64 MB of them: adding to the weight's gradient once per piece then
+/// costs little beside the products.
+const LOGITS: usize = 1 << 24;
+
+/// Sum and count of the cross-entropy of x·wᵀ against targets, as [`CrossEntropy`] gives them.
+#[derive(Debug)]
+pub struct LinearCrossEntropy {
+    /// How many rows of logits exist at a time.
+    pub rows: usize,
+}
+
+impl Op for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        let (x, w, targets) = (&x[0], &x[1], &x[2]);
+        let types = x.dtype == DType::F32
+            && DType::WEIGHTS.contains(&w.dtype)
+            && targets.dtype == DType::U32;
+        let fits = types
+            && x.rank() > 0
+            && w.rank() == 2
+            && x.last() == w.last()
+            && x.shape[..x.rank() - 1] == *targets.shape;
+        assert!(fits, "linear_cross_entropy: {x} by {w} with targets {targets}");
+        Outs { outputs: vec![Spec::f32([]); 2], saved: Vec::new() }
+    }
+    fn run(&self, x: &[Tensor], keep: bool) -> Option<Vec<Tensor>> {
+        let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
+        let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
+        let input = x[0].rows(); // [R, H]
+        let one = Tensor::scalar(1.0);
+        let (mut sum, mut count) = (Tensor::scalar(0.0), Tensor::scalar(0.0));
+        let (mut dx, mut dw): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
+        for start in (0..input.dim(0)).step_by(self.rows) {
+            let len = self.rows.min(input.dim(0) - start);
+            let input = input.narrow(0, start, len);
+            let targets = targets.narrow(0, start, len);
+            let logits = input.matmul_transposed(w); // [len, V]
+            let loss = apply(CrossEntropy, &[&logits, &targets]);
+            (sum, count) = (&sum + &loss[0], &count + &loss[1]);
+            if keep_dx || keep_dw {
+                let d = apply1(CrossEntropyGrad, &[&logits, &targets, &one]);
+                drop(logits);
+                dx.extend(keep_dx.then(|| d.matmul(w)));
+                if keep_dw {
+                    let part = d.t().matmul(&input); // [V, H]
+                    dw = Some(dw.map_or_else(|| part.clone(), |dw| &dw + &part));
+                }
+            }
+        }
+        let mut y = vec![sum, count];
+        if keep_dx {
+            let all = Tensor::cat(&dx.iter().collect::<Vec<_>>(), 0);
+            y.push(all.reshape(x[0].spec().shape));
+        }
+        y.extend(dw);
+        Some(y)
+    }
+    fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
+        Some(apply(CrossEntropy, &[&x[0].matmul_transposed(&x[1]), &x[2]]))
+    }
+    fn grad(&self, x: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
+        let mut saved = saved.iter();
+        let mut next = |x: &Tensor| {
+            let d = x.requires_grad().then(|| saved.next()).flatten();
+            d.zip(dy[0].as_ref()).map(|(d, dy)| d * dy)
+        };
+        Grad::Inputs(vec![next(&x[0]), next(&x[1]), None])
+    }
+}
+
+impl Tensor {
+    /// The summed cross-entropy of the logits `self [.., H] · w [V, H]ᵀ` against `targets` U32
+    /// `[..]`, and the number of targets behind it, as [`Tensor::cross_entropy_sum`]; the logits are
+    /// never held whole, and what is kept for the backward pass are the gradients.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a target is neither below V nor [`super::NO_INDEX`].
+    #[track_caller]
+    #[must_use]
+    pub fn linear_cross_entropy(&self, w: &Self, targets: &Self) -> (Self, Self) {
+        let rows = (LOGITS / w.dim(0).max(1)).max(16);
+        super::pair(apply(LinearCrossEntropy { rows }, &[self, w, targets]))
+    }
+}
