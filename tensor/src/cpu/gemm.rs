@@ -1,101 +1,238 @@
-//! Matrix product on the CPU: the plain version and the meaning of the fast ones.
+//! Matrix product on the CPU.
 //!
 //! Each output is one chain of multiply-adds with k ascending, whatever the number of rows, the tile
 //! or the thread: so a token gives the same bits alone and in a batch. Vectors therefore run across
-//! outputs, over panels of 16 columns of `w` decoded to f32.
+//! outputs, over panels of 16 columns of `w` (`columns`), and threads split rows and columns, never k.
 
-use crate::cpu::pool::{SharedMut, par};
-use crate::{Spec, View, ViewMut, quant};
+use crate::cpu::columns::{Columns, Scratch};
+use crate::cpu::panel::{LANES, Weight};
+use crate::cpu::pool::{SharedMut, par, threads};
+use crate::cpu::simd::{Isa, TILE};
+use crate::{DType, Packing, View, ViewMut, quant};
+use std::borrow::Cow;
 
-/// Columns of `w` handled together.
-const PANEL: usize = 16;
+/// Values of k whose panels stay in the cache together; a multiple of every block length.
+const K_CHUNK: usize = 256;
+
+/// Rows of the left operand below which splitting them would only repeat work on the panels.
+const MIN_ROWS: usize = 64;
 
 /// `y [.., M, N] = x [.., M, K] · w [.., K, N]`, `w` of rank 2 or with the leading dimensions of `x`,
 /// any strides for floats; of a block dtype the rows (along K or along N) must be contiguous.
+///
+/// # Panics
+/// If the blocks of `w` lie along neither dimension.
 pub(crate) fn matmul(x: &View, w: &View, y: &mut ViewMut) {
+    matmul_with(Isa::detect(), x, w, y);
+}
+
+/// [`matmul`] with the kernels of `isa`.
+///
+/// # Panics
+/// As [`matmul`].
+pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let wr = w.spec.rank();
     let (k, n) = (w.spec.shape[wr - 2], w.spec.shape[wr - 1]);
-    let batched = wr > 2;
+    let (k_step, n_step) = (w.spec.strides[wr - 2], w.spec.strides[wr - 1]);
+    let dtype = w.spec.dtype;
+    let whole = !dtype.is_block() || k_step == 1 || n_step == 1;
+    assert!(whole, "matmul: {} has its blocks along neither dimension", w.spec);
+    let packed = w.spec.packing == Packing::Panel16;
     let rows = y.spec.rows();
+    let y = y.data::<f32>();
+    if x.spec.dtype == DType::I8Row && dtype.is_block() && wr == 2 && k_step == 1 {
+        let w =
+            Weight { dtype, packed, bytes: w.bytes, stride: dtype.bytes(n_step), rows: n, len: k };
+        return rounded(isa, x, &w, y);
+    }
     // Rows of x per product, and products.
-    let m = if batched { y.spec.shape[wr - 2] } else { rows };
-    let products = if batched { rows / m.max(1) } else { 1 };
-    let decoded = decode_rows(x);
-    let x_at = |r: usize| decoded.as_ref().map_or_else(|| x.spec.row_offset(r), |_| r * k);
-    let x_step = if decoded.is_some() { 1 } else { x.spec.strides.last().copied().unwrap_or(1) };
-    let x = decoded.as_deref().unwrap_or_else(|| x.data::<f32>());
-    let panels = n.div_ceil(PANEL);
-    let out = SharedMut::new(y.data::<f32>());
-    par(products * panels, |job| {
-        let (product, first) = (job / panels, job % panels * PANEL);
-        let width = PANEL.min(n - first);
-        let mut panel = vec![[0.0f32; PANEL]; k];
-        fill_panel(w, product, first, width, &mut panel);
-        for r in product * m..(product + 1) * m {
-            let mut acc = [0.0f32; PANEL];
-            let row = x_at(r);
-            for (i, p) in panel.iter().enumerate() {
-                let v = x[row + i * x_step];
-                for (a, &p) in acc.iter_mut().zip(p) {
-                    *a += v * p;
+    let m = if wr > 2 {
+        y.len() / n.max(1) / w.spec.shape[..wr - 2].iter().product::<usize>().max(1)
+    } else {
+        rows
+    };
+    if m == 0 || n == 0 {
+        return;
+    }
+    let left = Left::new(x, m);
+    let out = SharedMut::new(y);
+    let products = rows / m;
+    let panels = n.div_ceil(LANES);
+    let columns = |product: usize| {
+        let start = dtype.bytes(w.spec.row_offset(product * k));
+        Columns { isa, dtype, packed, bytes: &w.bytes[start..], k_step, n_step, k, n }
+    };
+    let grain = columns(0).granularity();
+    let plan = Plan::new(products, panels, grain, m, MIN_ROWS);
+    par(plan.jobs(), |job| {
+        let (product, panels, rows) = plan.job(job);
+        let columns = columns(product);
+        let mut scratch = Scratch::default();
+        let mut sums = [[0.0; LANES]; TILE];
+        for k0 in (0..k.max(1)).step_by(K_CHUNK) {
+            let ks = k0..(k0 + K_CHUNK).min(k);
+            let ready = columns.panels(panels.clone(), ks.clone(), &mut scratch);
+            for (i, panel) in panels.clone().enumerate() {
+                let first = panel * LANES;
+                let width = LANES.min(n - first);
+                for row in rows.clone().step_by(TILE) {
+                    let count = TILE.min(rows.end - row);
+                    let y = |r: usize| {
+                        let at = (product * m + row + r) * n + first;
+                        // SAFETY: each job has its own rows and columns of `out`, and looks at one
+                        // piece at a time.
+                        unsafe { out.slice(at..at + width) }
+                    };
+                    for (r, sums) in sums[..count].iter_mut().enumerate() {
+                        *sums = [0.0; LANES];
+                        if k0 > 0 {
+                            sums[..width].copy_from_slice(y(r));
+                        }
+                    }
+                    let a = left.at(product, row, k0);
+                    let sums = &mut sums[..count];
+                    isa.tile(a, [left.row, left.step], ready.dtype, ready.get(i), sums);
+                    for (r, sums) in sums.iter().enumerate() {
+                        y(r).copy_from_slice(&sums[..width]);
+                    }
                 }
             }
-            // SAFETY: each job writes its own columns of its own rows.
-            let y = unsafe { out.slice(r * n + first..r * n + first + width) };
-            y.copy_from_slice(&acc[..width]);
         }
     });
 }
 
-/// The rows of an input that is not F32, decoded.
-fn decode_rows(x: &View) -> Option<Vec<f32>> {
-    if x.spec.dtype == crate::DType::F32 {
-        return None;
-    }
-    let n = x.spec.last();
-    let mut out = vec![0.0; x.spec.numel()];
-    for (r, row) in out.chunks_exact_mut(n).enumerate() {
-        quant::decode_row(x.spec.dtype, x.row_bytes(r), row);
-    }
-    Some(out)
-}
-
-/// Columns `first..first + width` of product `product` of `w [.., K, N]`, decoded: `panel[k][column]`.
-fn fill_panel(w: &View, product: usize, first: usize, width: usize, panel: &mut [[f32; PANEL]]) {
-    let Spec { dtype, strides, shape, .. } = w.spec;
-    let rank = shape.len();
-    let (len, size) = (dtype.block_len(), dtype.block_bytes());
-    let base = w.spec.row_offset(product * shape[rank - 2]);
-    let (k, n_step, k_step) = (panel.len(), strides[rank - 1], strides[rank - 2]);
-    let bytes_at = |element: usize, count: usize| {
-        let start = element / len * size;
-        &w.bytes[start..start + dtype.bytes(count)]
-    };
-    if k_step == 1 || !dtype.is_block() && n_step != 1 {
-        // Rows along K: each column of the panel is one contiguous (or strided float) row.
-        let mut row = vec![0.0; k];
-        for c in 0..width {
-            let at = base + (first + c) * n_step;
-            if k_step == 1 {
-                quant::decode_row(dtype, bytes_at(at, k), &mut row);
-            } else {
-                for (i, v) in row.iter_mut().enumerate() {
-                    quant::decode_row(dtype, bytes_at(at + i * k_step, 1), std::slice::from_mut(v));
-                }
-            }
-            for (p, &v) in panel.iter_mut().zip(&row) {
-                p[c] = v;
-            }
-        }
+/// `y [M, N]` of rounded rows `x [.., K]` and a block weight `w` of N rows.
+fn rounded(isa: Isa, x: &View, w: &Weight, y: &mut [f32]) {
+    /// Bytes of `x` that stay in the second-level cache while the weights pass by.
+    const X_BYTES: usize = 1 << 18;
+    let (n, x_row) = (w.rows, DType::I8Row.bytes(w.len));
+    if y.is_empty() {
         return;
     }
-    assert!(n_step == 1, "matmul: {} has its blocks along neither dimension", w.spec);
-    // Rows along N: a panel is a piece of each row, widened to whole blocks.
-    let from = first / len * len;
-    let to = (first + width).next_multiple_of(len).min(shape[rank - 1]);
-    let mut piece = vec![0.0; to - from];
-    for (i, p) in panel.iter_mut().enumerate() {
-        quant::decode_row(dtype, bytes_at(base + i * k_step + from, to - from), &mut piece);
-        p[..width].copy_from_slice(&piece[first - from..first - from + width]);
+    let m = y.len() / n;
+    let dense = x.spec.is_contiguous();
+    let rows: Cow<[u8]> = if dense { x.bytes.into() } else { gather(x, x_row).into() };
+    let out = SharedMut::new(y);
+    let tall = (X_BYTES / x_row).next_multiple_of(TILE);
+    let plan = Plan::new(m.div_ceil(tall), w.panels(), 1, tall.min(m), MIN_ROWS);
+    par(plan.jobs(), |job| {
+        let (part, panels, range) = plan.job(job);
+        let range = part * tall + range.start..(part * tall + range.end).min(m);
+        let mut scratch = Vec::new();
+        for panel in panels {
+            let bytes = w.panel_part(panel, 0..w.len, &mut scratch);
+            let first = panel * LANES;
+            let width = LANES.min(n - first);
+            for row in range.clone().step_by(TILE) {
+                let mut sums = [[0.0; LANES]; TILE];
+                let sums = &mut sums[..TILE.min(range.end - row)];
+                isa.tile_i8(&rows[row * x_row..], x_row, w.dtype, bytes, sums);
+                for (r, sums) in sums.iter().enumerate() {
+                    let at = (row + r) * n + first;
+                    // SAFETY: each job has its own rows and columns of `out`.
+                    unsafe { out.slice(at..at + width) }.copy_from_slice(&sums[..width]);
+                }
+            }
+        }
+    });
+}
+
+/// The bytes of the rows of a strided view, one after another.
+fn gather(x: &View, row_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(x.spec.rows() * row_bytes);
+    for r in 0..x.spec.rows() {
+        let start = x.spec.dtype.bytes(x.spec.row_offset(r));
+        out.extend_from_slice(&x.bytes[start..start + row_bytes]);
+    }
+    out
+}
+
+/// The left operand: element (i, k) of a product lies at `base + i·row + k·step`.
+struct Left<'a> {
+    data: Cow<'a, [f32]>,
+    bases: Vec<usize>,
+    row: usize,
+    step: usize,
+}
+
+impl<'a> Left<'a> {
+    /// `x [.., K]` as products of `m` rows; copied if it is not F32 or its rows are not evenly
+    /// spaced.
+    fn new(x: &View<'a>, m: usize) -> Self {
+        let spec = &x.spec;
+        let (rows, k) = (spec.rows(), spec.last());
+        let row = if m > 1 { spec.row_offset(1).wrapping_sub(spec.row_offset(0)) } else { 0 };
+        let bases: Vec<usize> = (0..rows / m).map(|p| spec.row_offset(p * m)).collect();
+        let even = bases.iter().enumerate().all(|(p, base)| {
+            (1..m).all(|i| spec.row_offset(p * m + i) == base.wrapping_add(i.wrapping_mul(row)))
+        });
+        if spec.dtype == DType::F32 && even {
+            let step = spec.strides.last().copied().unwrap_or(1);
+            return Self { data: x.data::<f32>().into(), bases, row, step };
+        }
+        let mut data = vec![0.0; rows * k];
+        let step = spec.strides.last().copied().unwrap_or(1);
+        for (r, out) in data.chunks_exact_mut(k.max(1)).enumerate() {
+            let at = spec.row_offset(r);
+            if step == 1 || spec.dtype.is_block() {
+                let start = spec.dtype.bytes(at);
+                let bytes = &x.bytes[start..start + spec.dtype.bytes(k)];
+                quant::decode_row(spec.dtype, bytes, out);
+            } else {
+                for (i, v) in out.iter_mut().enumerate() {
+                    let start = spec.dtype.bytes(at + i * step);
+                    let bytes = &x.bytes[start..start + spec.dtype.block_bytes()];
+                    quant::decode_row(spec.dtype, bytes, std::slice::from_mut(v));
+                }
+            }
+        }
+        Self {
+            data: data.into(),
+            bases: (0..rows / m).map(|p| p * m * k).collect(),
+            row: k,
+            step: 1,
+        }
+    }
+
+    /// From element (`row`, `k`) of `product` on.
+    fn at(&self, product: usize, row: usize, k: usize) -> &[f32] {
+        self.data.get(self.bases[product] + row * self.row + k * self.step..).unwrap_or_default()
+    }
+}
+
+/// How a product is cut into jobs: products, then rows, then groups of panels.
+struct Plan {
+    panels: usize,
+    group: usize,
+    groups: usize,
+    rows: usize,
+    tall: usize,
+    pieces: usize,
+    products: usize,
+}
+
+impl Plan {
+    /// Jobs for `products` products of `rows` rows by `panels` panels, whose number in a job is a
+    /// multiple of `grain`; a piece of the rows has at least `min_rows`.
+    fn new(products: usize, panels: usize, grain: usize, rows: usize, min_rows: usize) -> Self {
+        // Several jobs for each thread, so that a thread that is late delays little.
+        let wanted = 8 * threads();
+        let group = (products * panels / wanted).clamp(1, 16).next_multiple_of(grain);
+        let groups = panels.div_ceil(group);
+        let pieces = wanted.div_ceil(products * groups).min(rows / min_rows).max(1);
+        let tall = rows.div_ceil(pieces).next_multiple_of(TILE);
+        Self { panels, group, groups, rows, tall, pieces: rows.div_ceil(tall), products }
+    }
+
+    fn jobs(&self) -> usize {
+        self.products * self.pieces * self.groups
+    }
+
+    /// Product, panels and rows of a job.
+    fn job(&self, job: usize) -> (usize, std::ops::Range<usize>, std::ops::Range<usize>) {
+        let (rest, group) = (job / self.groups, job % self.groups);
+        let (product, piece) = (rest / self.pieces, rest % self.pieces);
+        let panels = group * self.group..((group + 1) * self.group).min(self.panels);
+        (product, panels, piece * self.tall..((piece + 1) * self.tall).min(self.rows))
     }
 }

@@ -1,6 +1,9 @@
 //! How ops use the CPU: threads (`pool`) and instruction sets (`simd`).
 
 pub mod attention;
-pub(crate) mod gemm;
+mod columns;
+pub mod gemm;
 pub(crate) mod math;
+pub mod panel;
 pub mod pool;
+pub mod simd;

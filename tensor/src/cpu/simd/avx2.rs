@@ -1,0 +1,274 @@
+//! AVX2 with FMA and F16C: the kernels of `avx512`, with two registers for the 16 outputs.
+
+#![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
+
+use super::format::*;
+use super::{LANES, Sums};
+use crate::DType;
+use std::arch::x86_64::*;
+
+const F32: u8 = DType::F32 as u8;
+const F16: u8 = DType::F16 as u8;
+const BF16: u8 = DType::BF16 as u8;
+
+/// See [`super::Isa::tile`].
+///
+/// # Safety
+/// The CPU has the features, and lengths fit as `Isa::tile` checks.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: &mut Sums) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe {
+        match dtype {
+            DType::F32 => rows::<F32>(a, at, panel, sums),
+            DType::F16 => rows::<F16>(a, at, panel, sums),
+            DType::BF16 => rows::<BF16>(a, at, panel, sums),
+            other => unreachable!("{other} is no float"),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows<const E: u8>(a: &[f32], at: [usize; 2], panel: &[u8], sums: &mut Sums) {
+    for_tiles!(sums, a, at[0], [4, 2, 1], |now, a, M| {
+        // SAFETY: `a` begins at the tile's first row and holds as many rows as are left.
+        unsafe { chains::<E, M>(a, at, panel, now) }
+    });
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn chains<const E: u8, const M: usize>(
+    a: &[f32],
+    [row, step]: [usize; 2],
+    panel: &[u8],
+    sums: &mut Sums,
+) {
+    let size = if E == F32 { 4 } else { 2 };
+    let mut a = a.as_ptr();
+    // SAFETY: the panel has 16 elements for each k, `a` has M rows, `sums` M entries of 16 floats.
+    unsafe {
+        let half = |m: usize, h: usize| sums[m].as_ptr().add(8 * h);
+        let mut y: [[__m256; 2]; M] =
+            std::array::from_fn(|m| [_mm256_loadu_ps(half(m, 0)), _mm256_loadu_ps(half(m, 1))]);
+        for w in panel.chunks_exact(size * LANES) {
+            let w = [eight::<E>(w.as_ptr()), eight::<E>(w.as_ptr().add(8 * size))];
+            for m in 0..M {
+                let v = _mm256_set1_ps(*a.add(m * row));
+                y[m][0] = _mm256_fmadd_ps(v, w[0], y[m][0]);
+                y[m][1] = _mm256_fmadd_ps(v, w[1], y[m][1]);
+            }
+            a = a.wrapping_add(step);
+        }
+        for m in 0..M {
+            _mm256_storeu_ps(sums[m].as_mut_ptr(), y[m][0]);
+            _mm256_storeu_ps(sums[m].as_mut_ptr().add(8), y[m][1]);
+        }
+    }
+}
+
+/// Eight elements as floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn eight<const E: u8>(at: *const u8) -> __m256 {
+    // SAFETY: the caller points at eight readable elements.
+    unsafe {
+        match E {
+            F32 => _mm256_loadu_ps(at.cast()),
+            F16 => _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+            _ => {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))
+            }
+        }
+    }
+}
+
+/// See [`super::Isa::tile_i8`].
+///
+/// # Safety
+/// The CPU has the features, and lengths fit as `Isa::tile_i8` checks.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn tile_i8(x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: &mut Sums) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe { with_format!(dtype, rows_i8(x, x_row, panel, sums)) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn rows_i8<const F: u8>(x: &[u8], x_row: usize, panel: &[u8], sums: &mut Sums) {
+    for_tiles!(sums, x, x_row, [4, 2, 1], |now, x, M| {
+        // SAFETY: `x` begins at the tile's first row and holds as many rows as are left.
+        unsafe {
+            half_tile::<F, M>(x, x_row, panel, now, 0);
+            half_tile::<F, M>(x, x_row, panel, now, 1);
+        }
+    });
+}
+
+/// Outputs `8 · h` to `8 · h + 7` of M rows.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half_tile<const F: u8, const M: usize>(
+    x: &[u8],
+    x_row: usize,
+    panel: &[u8],
+    sums: &mut Sums,
+    h: usize,
+) {
+    let format = const { format(F) };
+    // Q6_K has a scale for each half of a sub-block, the others one for all of it.
+    let parts = if F == Q6K { 2 } else { 1 };
+    // SAFETY: panel offsets stay within a block's bytes, activations within the rows' blocks, and
+    // `sums` has M entries of 16 floats.
+    unsafe {
+        let mut y: [__m256; M] =
+            std::array::from_fn(|m| _mm256_loadu_ps(sums[m].as_ptr().add(8 * h)));
+        let mut x = x.as_ptr();
+        for w in panel.chunks_exact(format.bytes) {
+            let w = w.as_ptr();
+            for s in 0..format.subs {
+                for part in 0..parts {
+                    let mut dot = [_mm256_setzero_si256(); M];
+                    let mut bias = [_mm256_setzero_si256(); M];
+                    for g in part * 4..part * 4 + 8 / parts {
+                        let q = codes::<F>(w, s, g, h);
+                        for m in 0..M {
+                            let v = x.add(m * x_row + X_CODES + 4 * g).cast::<i32>();
+                            let v = _mm256_set1_epi32(v.read_unaligned());
+                            dot[m] = _mm256_add_epi32(dot[m], multiply::<F>(q, v));
+                            if F == Q6K {
+                                let b = multiply::<F>(_mm256_set1_epi8(32), v);
+                                bias[m] = _mm256_add_epi32(bias[m], b);
+                            }
+                        }
+                    }
+                    let (scale, offset) = scales::<F>(w, s, part, h);
+                    for m in 0..M {
+                        let block = x.add(m * x_row);
+                        let d = block.cast::<f32>().read_unaligned();
+                        let sum = block.add(4).cast::<i32>().read_unaligned();
+                        if F == Q6K {
+                            dot[m] = _mm256_sub_epi32(dot[m], bias[m]);
+                        } else if format.bias != 0 && F != Q8_0 {
+                            dot[m] = _mm256_sub_epi32(dot[m], _mm256_set1_epi32(format.bias * sum));
+                        }
+                        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(d));
+                        y[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[m]), scale, y[m]);
+                        if format.offset {
+                            y[m] = _mm256_fmadd_ps(offset, _mm256_set1_ps(d * sum as f32), y[m]);
+                        }
+                    }
+                }
+                x = x.add(X_BLOCK);
+            }
+        }
+        for m in 0..M {
+            _mm256_storeu_ps(sums[m].as_mut_ptr().add(8 * h), y[m]);
+        }
+    }
+}
+
+/// Sums of four products of codes and activations. Codes are unsigned, except Q8_0's: there the sign
+/// moves to the activation, because 255 · 127 · 2 would not fit the 16 bits of a pair.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn multiply<const F: u8>(q: __m256i, v: __m256i) -> __m256i {
+    let pairs = if F == Q8_0 {
+        _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(v, q))
+    } else {
+        _mm256_maddubs_epi16(q, v)
+    };
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+}
+
+/// Half `h` of chunk `i` of a panel's block.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn chunk(w: *const u8, i: usize, h: usize) -> __m256i {
+    // SAFETY: the caller points at a block with that many chunks.
+    unsafe { _mm256_loadu_si256(w.add(64 * i + 32 * h).cast()) }
+}
+
+/// Every byte shifted right by `n` bits, with bits of its neighbour above, to be masked off.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift_right(v: __m256i, n: usize) -> __m256i {
+    _mm256_srl_epi16(v, _mm_cvtsi32_si128(n as i32))
+}
+
+/// The codes 4·g to 4·g + 3 of sub-block `s`, of eight rows; unsigned but for Q8_0.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn codes<const F: u8>(w: *const u8, s: usize, g: usize, h: usize) -> __m256i {
+    let format = const { format(F) };
+    let (at, shift) = low_bits(F, s, g);
+    // SAFETY: both chunks lie in the block.
+    unsafe {
+        let low = chunk(w.add(format.codes), at, h);
+        if F == Q8_0 {
+            return low;
+        }
+        let low = _mm256_and_si256(shift_right(low, shift), _mm256_set1_epi8(15));
+        match F {
+            Q5_0 | Q5_1 => {
+                // Byte g / 2 of each row's 32 bits goes to its four code bytes; each tests one bit.
+                let bits = chunk(w.add(format.high), 0, h);
+                let spread = _mm256_set1_epi8((g / 2) as i8);
+                let base = _mm_set_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+                let base = _mm256_add_epi8(_mm256_broadcastsi128_si256(base), spread);
+                let tests = if g.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
+                let tests = _mm256_set1_epi32(tests);
+                let bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits, base), tests);
+                let set = _mm256_cmpeq_epi8(bytes, tests);
+                _mm256_or_si256(low, _mm256_and_si256(set, _mm256_set1_epi8(16)))
+            }
+            Q5K => {
+                let bits = shift_right(chunk(w.add(format.high), g, h), s);
+                let bit = _mm256_and_si256(bits, _mm256_set1_epi8(1));
+                _mm256_or_si256(low, _mm256_slli_epi16(bit, 4))
+            }
+            Q6K => {
+                let bits = shift_right(chunk(w.add(format.high), s / 4 * 8 + g, h), s % 4 * 2);
+                let pair = _mm256_and_si256(bits, _mm256_set1_epi8(3));
+                _mm256_or_si256(low, _mm256_slli_epi16(pair, 4))
+            }
+            _ => low,
+        }
+    }
+}
+
+/// Scale and offset of part `part` of sub-block `s`, of eight rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn scales<const F: u8>(w: *const u8, s: usize, part: usize, h: usize) -> (__m256, __m256) {
+    // SAFETY: all rows read lie in the block.
+    unsafe {
+        let halves = |at: usize| _mm256_cvtph_ps(_mm_loadu_si128(w.add(at + 16 * h).cast()));
+        let bytes = |at: usize, i: usize| _mm_loadl_epi64(w.add(at + LANES * i + 8 * h).cast());
+        match F {
+            Q4_1 | Q5_1 => (halves(0), halves(32)),
+            Q4K | Q5K => {
+                let pair = |j: usize| bytes(K_PAIRS, j);
+                let six = _mm_set1_epi8(63);
+                let four = _mm_set1_epi8(15);
+                let (scale, min) = if s < 4 {
+                    (_mm_and_si128(pair(s), six), _mm_and_si128(pair(s + 4), six))
+                } else {
+                    let low = pair(s + 4);
+                    let top = |v| _mm_and_si128(_mm_srli_epi16(v, 2), _mm_set1_epi8(48));
+                    let low_min = _mm_and_si128(_mm_srli_epi16(low, 4), four);
+                    (
+                        _mm_or_si128(_mm_and_si128(low, four), top(pair(s - 4))),
+                        _mm_or_si128(low_min, top(pair(s))),
+                    )
+                };
+                let float = |v| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v));
+                let minus_dmin = _mm256_sub_ps(_mm256_setzero_ps(), halves(32));
+                (_mm256_mul_ps(halves(0), float(scale)), _mm256_mul_ps(minus_dmin, float(min)))
+            }
+            Q6K => {
+                let v = _mm256_cvtepi8_epi32(bytes(Q6K_SCALES, 2 * s + part));
+                (_mm256_mul_ps(halves(Q6K_D), _mm256_cvtepi32_ps(v)), _mm256_setzero_ps())
+            }
+            _ => (halves(0), _mm256_setzero_ps()),
+        }
+    }
+}

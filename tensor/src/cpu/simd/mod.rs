@@ -1,0 +1,161 @@
+//! Instruction sets: which one runs, chosen once, and the kernels each provides.
+//!
+//! An [`Isa`] value is proof that the CPU has the instructions, so the kernels behind it are safe to
+//! call. Every set computes the same chains; only rounding of f32 multiply-adds differs between the
+//! portable set (two roundings on x86) and the others (one).
+
+use crate::DType;
+use crate::cpu::panel::LANES;
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_i8;
+mod format;
+mod portable;
+
+/// Rows of the left operand that one kernel call takes at most.
+pub const TILE: usize = 8;
+
+/// Sums of one kernel call: a row of the left operand by a panel's 16 outputs.
+pub type Sums = [[f32; LANES]];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// An instruction set that this CPU has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Isa(Kind);
+
+impl Isa {
+    /// The set in use: the best there is, or the one named by `PUYU_CPU` if the CPU has it.
+    pub fn detect() -> Self {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let all = Self::available();
+            let best = all[all.len() - 1];
+            match std::env::var("PUYU_CPU") {
+                Ok(name) => all.into_iter().find(|isa| isa.name() == name).unwrap_or(best),
+                Err(_) => best,
+            }
+        })
+    }
+
+    /// All sets this CPU has, the portable one first, the best one last.
+    pub fn available() -> Vec<Self> {
+        let mut all = vec![Self(Kind::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            if avx2 {
+                all.push(Self(Kind::Avx2));
+            }
+            let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+            if avx2 && avx512 && has!("avx512dq") && has!("avx512vnni") {
+                all.push(Self(Kind::Avx512));
+            }
+        }
+        all
+    }
+
+    /// The name `PUYU_CPU` takes.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => "avx512",
+        }
+    }
+
+    /// Adds to `sums[i][lane]`, k ascending, the products a(i, k) · panel(k, lane), with a(i, k) at
+    /// `a[i * row + k * step]`; `panel` holds 16 F32, F16 or BF16 elements for each k.
+    ///
+    /// # Panics
+    /// If there are more than [`TILE`] rows, `a` is too short, or `dtype` is a block format.
+    #[track_caller]
+    pub fn tile(
+        self,
+        a: &[f32],
+        [row, step]: [usize; 2],
+        dtype: DType,
+        panel: &[u8],
+        sums: &mut Sums,
+    ) {
+        assert!(dtype.is_float() && panel.len().is_multiple_of(LANES * dtype.block_bytes()));
+        let k = panel.len() / (LANES * dtype.block_bytes());
+        if k == 0 || sums.is_empty() {
+            return;
+        }
+        assert!(sums.len() <= TILE, "tile: {} rows", sums.len());
+        assert!(a.len() > (sums.len() - 1) * row + (k - 1) * step, "tile: left operand too short");
+        match self.0 {
+            Kind::Portable => portable::tile(a, [row, step], dtype, panel, sums),
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::tile(a, [row, step], dtype, panel, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::tile(a, [row, step], dtype, panel, sums) },
+        }
+    }
+
+    /// Adds to `sums[i][lane]` the product of row i of `x` (I8Row blocks, `x_row` bytes apart) and a
+    /// panel of block format `dtype`: integers within a block, f32 over blocks ascending.
+    ///
+    /// # Panics
+    /// If there are more than [`TILE`] rows, lengths do not fit, or `dtype` is no block format.
+    #[track_caller]
+    pub fn tile_i8(self, x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: &mut Sums) {
+        assert!(dtype.is_block() && panel.len().is_multiple_of(LANES * dtype.block_bytes()));
+        let blocks = panel.len() / (LANES * dtype.block_bytes());
+        let needed = DType::I8Row.bytes(blocks * dtype.block_len());
+        if sums.is_empty() {
+            return;
+        }
+        assert!(sums.len() <= TILE, "tile_i8: {} rows", sums.len());
+        assert!(x.len() >= (sums.len() - 1) * x_row + needed, "tile_i8: left operand too short");
+        match self.0 {
+            Kind::Portable => portable::tile_i8(x, x_row, dtype, panel, sums),
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::tile_i8(x, x_row, dtype, panel, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, sums) },
+        }
+    }
+
+    /// Decodes a panel of a block format to 16 f32 for each k, with the rounding of
+    /// [`crate::quant::decode_row`].
+    ///
+    /// # Panics
+    /// If lengths do not fit or `dtype` is no block format.
+    #[track_caller]
+    pub fn decode_panel(self, dtype: DType, panel: &[u8], out: &mut [f32]) {
+        assert!(
+            dtype.is_block() && panel.len() == out.len() / dtype.block_len() * dtype.block_bytes()
+        );
+        assert!(
+            out.len().is_multiple_of(LANES * dtype.block_len()),
+            "decode_panel: lengths differ"
+        );
+        match self.0 {
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512_i8::decode_panel(dtype, panel, out) },
+            _ => portable::decode_panel(dtype, panel, out),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The CPU's matrix kernels: every instruction set of this machine against plain loops and against
+//! the portable kernels, in the same run; and that no bit depends on the batch or on the threads.
+
+use puyu_tensor::cpu::gemm::matmul_with;
+use puyu_tensor::cpu::panel::{LANES, Weight, pack_panel};
+use puyu_tensor::cpu::pool::with_threads;
+use puyu_tensor::cpu::simd::Isa;
+use puyu_tensor::quant::{decode_row, encode_row};
+use puyu_tensor::{DType, Packing, Spec, View, ViewMut};
+
+/// The block formats.
+const BLOCKS: [DType; 8] = [
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q4K,
+    DType::Q5K,
+    DType::Q6K,
+];
+
+/// A repeatable stream of numbers around zero with a few outliers, as activations have.
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|i| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let v = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            if i % 61 == 7 { 6.0 * v } else { v }
+        })
+        .collect()
+}
+
+fn encoded(dtype: DType, x: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; dtype.bytes(x.len())];
+    encode_row(dtype, x, &mut bytes);
+    bytes
+}
+
+fn decoded(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut out = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
+    decode_row(dtype, bytes, &mut out);
+    out
+}
+
+/// A weight of `n` rows of `k` elements, in one of its packings.
+struct Matrix {
+    spec: Spec,
+    bytes: Vec<u8>,
+    values: Vec<f32>,
+}
+
+impl Matrix {
+    fn new(dtype: DType, [n, k]: [usize; 2], packing: Packing, seed: u64) -> Self {
+        let mut bytes = encoded(dtype, &numbers(n * k, seed));
+        let values = decoded(dtype, &bytes);
+        let spec = Spec { packing, ..Spec::new([n, k], dtype) };
+        if packing == Packing::Panel16 {
+            let row = dtype.bytes(k);
+            for panel in bytes.chunks_exact_mut(row * LANES) {
+                let rows = panel.to_vec();
+                pack_panel(dtype, &rows.chunks(row).collect::<Vec<_>>(), panel);
+            }
+        }
+        Self { spec, bytes, values }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { spec: self.spec, bytes: &self.bytes }
+    }
+
+    /// The same matrix seen as `[K, N]`.
+    fn transposed(&self) -> View<'_> {
+        let mut spec = self.spec;
+        spec.shape.swap(0, 1);
+        spec.strides.swap(0, 1);
+        View { spec, bytes: &self.bytes }
+    }
+}
+
+fn product(isa: Isa, x: &View, w: &View) -> Vec<f32> {
+    let spec = Spec::f32([x.spec.rows(), w.spec.last()]);
+    let mut bytes = vec![0xffu8; spec.bytes() + 4];
+    // `Vec<u8>` promises no alignment for floats.
+    let skip = bytes.as_ptr().align_offset(4);
+    let bytes = &mut bytes[skip..skip + spec.bytes()];
+    matmul_with(isa, x, w, &mut ViewMut { spec, bytes });
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn floats(data: &[f32], shape: [usize; 2]) -> View<'_> {
+    View { spec: Spec::f32(shape), bytes: as_bytes(data) }
+}
+
+fn as_bytes(data: &[f32]) -> &[u8] {
+    bytemuck::cast_slice(data)
+}
+
+/// Σ x(i, k) · w(j, k) in f64, and Σ |x · w|, which rounding errors are measured by.
+fn plain(x: &[f32], w: &[f32], [m, n, k]: [usize; 3]) -> Vec<[f64; 2]> {
+    let terms =
+        |i: usize, j: usize| (0..k).map(move |l| f64::from(x[i * k + l]) * f64::from(w[j * k + l]));
+    let sum = |(i, j): (usize, usize)| [terms(i, j).sum(), terms(i, j).map(f64::abs).sum()];
+    (0..m * n).map(|at| sum((at / n, at % n))).collect()
+}
+
+#[track_caller]
+fn assert_close(what: &str, found: &[f32], expected: &[[f64; 2]], k: usize) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    // Each of the k additions of a chain rounds by half a unit in the last place at most.
+    let bound = k as f64 * f64::from(f32::EPSILON);
+    for (i, (a, [b, size])) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*a) - b).abs() <= bound * size + 1e-30, "{what}: [{i}] {a}, not {b}");
+    }
+}
+
+fn packings() -> [Packing; 2] {
+    [Packing::Rows, Packing::Panel16]
+}
+
+#[test]
+fn exact_products_equal_plain_loops() {
+    for isa in Isa::available() {
+        for dtype in DType::WEIGHTS {
+            for packing in packings() {
+                for (m, n, k) in [(1, 33, 256), (3, 16, 512), (13, 40, 768)] {
+                    let w = Matrix::new(dtype, [n, k], packing, 3);
+                    let x = numbers(m * k, 5);
+                    let what = format!("{} {dtype} {packing:?} {m}x{n}x{k}", isa.name());
+                    let y = product(isa, &floats(&x, [m, k]), &w.transposed());
+                    assert_close(&what, &y, &plain(&x, &w.values, [m, n, k]), k);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_the_input_equal_plain_loops() {
+    for isa in Isa::available() {
+        for dtype in DType::WEIGHTS {
+            for packing in packings() {
+                let (m, n, k) = (5, 40, 512);
+                let w = Matrix::new(dtype, [n, k], packing, 3);
+                let dy = numbers(m * n, 5);
+                let columns: Vec<f32> = (0..k * n).map(|i| w.values[i % n * k + i / n]).collect();
+                let what = format!("{} {dtype} {packing:?}", isa.name());
+                let dx = product(isa, &floats(&dy, [m, n]), &w.view());
+                assert_close(&what, &dx, &plain(&dy, &columns, [m, k, n]), n);
+            }
+        }
+    }
+}
+
+#[test]
+fn rounded_products_equal_decoded_ones() {
+    for isa in Isa::available() {
+        for dtype in BLOCKS {
+            for packing in packings() {
+                for (m, n, k) in [(1, 33, 256), (15, 40, 768)] {
+                    let w = Matrix::new(dtype, [n, k], packing, 7);
+                    let x = encoded(DType::I8Row, &numbers(m * k, 11));
+                    let values = decoded(DType::I8Row, &x);
+                    let x = View { spec: Spec::new([m, k], DType::I8Row), bytes: &x };
+                    let what = format!("{} {dtype} {packing:?} {m}x{n}x{k}", isa.name());
+                    let y = product(isa, &x, &w.transposed());
+                    assert_close(&what, &y, &plain(&values, &w.values, [m, n, k]), k);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_bit_depends_on_batch_packing_or_threads() {
+    for isa in Isa::available() {
+        for dtype in DType::WEIGHTS {
+            let (m, n, k) = (77, 70, 512);
+            let x = numbers(m * k, 5);
+            let rounded = encoded(DType::I8Row, &x);
+            let mut inputs = vec![(Spec::f32([m, k]), as_bytes(&x))];
+            if dtype.is_block() {
+                inputs.push((Spec::new([m, k], DType::I8Row), &rounded));
+            }
+            for (spec, bytes) in inputs {
+                let what = format!("{} {dtype} by {}", isa.name(), spec.dtype);
+                let rows = Matrix::new(dtype, [n, k], Packing::Rows, 3);
+                let x = View { spec, bytes };
+                let whole = with_threads(1, || product(isa, &x, &rows.transposed()));
+                for packing in packings() {
+                    let w = Matrix::new(dtype, [n, k], packing, 3);
+                    for threads in [1, 2, 3] {
+                        let y = with_threads(threads, || product(isa, &x, &w.transposed()));
+                        assert_eq!(y, whole, "{what}, {packing:?}, {threads} threads");
+                    }
+                    let row_bytes = spec.dtype.bytes(k);
+                    for (first, count) in [(0, 1), (5, 1), (3, 2), (8, 8), (70, 7)] {
+                        let part = View {
+                            spec: Spec::new([count, k], spec.dtype),
+                            bytes: &bytes[first * row_bytes..(first + count) * row_bytes],
+                        };
+                        let y = product(isa, &part, &w.transposed());
+                        let same = &whole[first * n..(first + count) * n];
+                        assert_eq!(y, same, "{what}, {packing:?}, rows {first}+{count}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn panels_decode_alike_and_give_their_rows_back() {
+    for dtype in BLOCKS {
+        let k = 512;
+        let rows = Matrix::new(dtype, [LANES, k], Packing::Rows, 3);
+        let packed = Matrix::new(dtype, [LANES, k], Packing::Panel16, 3);
+        for isa in Isa::available() {
+            let mut out = vec![f32::NAN; LANES * k];
+            isa.decode_panel(dtype, &packed.bytes, &mut out);
+            for (at, &v) in rows.values.iter().enumerate() {
+                let found = out[at % k * LANES + at / k];
+                assert!(found == v, "{} {dtype}: row {} [{}]", isa.name(), at / k, at % k);
+            }
+        }
+    }
+    for dtype in DType::WEIGHTS {
+        let (n, k) = (37, 256);
+        let rows = Matrix::new(dtype, [n, k], Packing::Rows, 3);
+        let packed = Matrix::new(dtype, [n, k], Packing::Panel16, 3);
+        let mut row = vec![0; dtype.bytes(k)];
+        for r in 0..n {
+            Weight::new(&packed.spec, &packed.bytes).row(r, &mut row);
+            assert_eq!(row, rows.bytes[r * row.len()..][..row.len()], "{dtype}: row {r}");
+        }
+    }
+}
+
+#[test]
+fn strided_floats_equal_plain_loops() {
+    for isa in Isa::available() {
+        let (m, n, k) = (19, 21, 300);
+        let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
+        let expected = plain(&x, &w, [m, n, k]);
+        let turn = |v: &[f32], [r, c]: [usize; 2]| -> Vec<f32> {
+            (0..r * c).map(|i| v[i % r * c + i / r]).collect()
+        };
+        let (xt, wt) = (turn(&x, [m, k]), turn(&w, [n, k]));
+        let mut x_spec = Spec::f32([m, k]);
+        x_spec.strides = [1, m].into();
+        let mut w_spec = Spec::f32([k, n]);
+        w_spec.strides = [1, k].into();
+        let lefts = [floats(&x, [m, k]), View { spec: x_spec, bytes: as_bytes(&xt) }];
+        let rights = [floats(&wt, [k, n]), View { spec: w_spec, bytes: as_bytes(&w) }];
+        for left in &lefts {
+            for right in &rights {
+                let what =
+                    format!("{} {} by {}", isa.name(), left.spec.strides, right.spec.strides);
+                assert_close(&what, &product(isa, left, right), &expected, k);
+            }
+        }
+    }
+}
