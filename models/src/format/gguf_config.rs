@@ -212,9 +212,16 @@ pub fn config(gguf: &Gguf) -> Result<serde_json::Value> {
     set("max_position_embeddings", json!(shape.context));
     set("rms_norm_eps", json!(shortest(eps)));
     set("tie_word_embeddings", json!(!has("output.weight")));
-    set("vocab_size", json!(vocab_size(gguf)?));
+    let vocab_size = vocab_size(gguf)?;
+    set("vocab_size", json!(vocab_size));
     for (name, id) in [("bos", "bos"), ("eos", "eos"), ("pad", "padding")] {
-        if let Some(n) = meta.get_u32(&format!("tokenizer.ggml.{id}_token_id"))? {
+        let key = format!("tokenizer.ggml.{id}_token_id");
+        if let Some(n) = meta.get_u32(&key)? {
+            if n as usize >= vocab_size {
+                return Err(Error::invalid(format!(
+                    "metadata key `{key}` is {n}, the vocabulary has {vocab_size} tokens"
+                )));
+            }
             set(&format!("{name}_token_id"), json!(n));
         }
     }

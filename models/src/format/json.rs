@@ -20,7 +20,8 @@ const MAX_INDEX_BYTES: u64 = 256 << 20;
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let place = || format!("cannot read {}", path.display());
     let file = std::fs::File::open(path).context(place())?;
-    let mut bytes = Vec::new();
+    let expected = file.metadata().context(place())?.len().min(limit) + 1;
+    let mut bytes = Vec::with_capacity(expected as usize);
     file.take(limit + 1).read_to_end(&mut bytes).context(place())?;
     if bytes.len() as u64 > limit {
         return Err(Error::format(format!("{} is longer than {limit} bytes", path.display())));

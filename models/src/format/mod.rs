@@ -3,6 +3,7 @@
 //! for.
 
 pub mod atomic;
+mod check;
 mod checkpoint;
 mod cursor;
 pub mod gguf;
@@ -18,6 +19,7 @@ pub mod safetensors_write;
 mod table;
 mod zip;
 
+pub use check::check_tensors;
 pub use checkpoint::{Checkpoint, Format, open};
 pub use gguf_meta::Metadata;
 pub use table::{Entry, Stored, Table};

@@ -49,6 +49,8 @@ fn directory(bytes: &[u8]) -> Result<(u64, usize)> {
     let count = c.u16()?;
     c.take(4)?;
     let start = c.u32()?;
+    let comment = c.u16()?;
+    c.take(comment.into())?;
     if count != u16::MAX && start != u32::MAX {
         return Ok((count.into(), start as usize));
     }
