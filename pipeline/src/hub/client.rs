@@ -70,7 +70,8 @@ impl<'a> Retry<'a> {
         if self.failures == self.hub.retries {
             let times = self.failures + 1;
             return Err(Error::network(format!(
-                "{}; tried {times} times; run the same command again to go on from here",
+                "{}; tried {times} times; run the same command again to go on from here \
+                 (a mirror is set by HF_ENDPOINT, a proxy by HTTPS_PROXY)",
                 failure.error
             )));
         }
@@ -282,12 +283,14 @@ fn agent(hub: &Hub, proxy: Option<Proxy>) -> Result<Agent> {
 fn failed(at: &Uri, error: ureq::Error) -> Failure {
     let host = at.host().unwrap_or_default();
     match error {
+        ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => Error::network(format!(
+            "{host}: {e}; behind a proxy that opens connections, set SSL_CERT_FILE to its certificate"
+        ))
+        .into(),
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
         | ureq::Error::Timeout(_)
-        | ureq::Error::Io(_) => Failure::passing(format!(
-            "{host} cannot be reached ({error}); a mirror is set by HF_ENDPOINT, a proxy by HTTPS_PROXY"
-        )),
+        | ureq::Error::Io(_) => Failure::passing(format!("{host} cannot be reached ({error})")),
         other => Error::network(format!("{at}: {other}")).into(),
     }
 }
@@ -380,6 +383,15 @@ mod tests {
         assert!(redirected(&at, "https://").is_err());
         assert_ne!(origin(&at), origin(&parse("https://hub.example:8443/").unwrap()));
         assert_eq!(origin(&at), origin(&parse("https://HUB.example:443/").unwrap()));
+    }
+
+    #[test]
+    fn a_wrong_certificate_is_final_and_a_lost_link_is_not() {
+        let at = parse("https://hub.example/").unwrap();
+        let wrong = std::io::Error::new(std::io::ErrorKind::InvalidData, "UnknownIssuer");
+        let failure = failed(&at, ureq::Error::Io(wrong));
+        assert!(!failure.passing && failure.error.to_string().contains("SSL_CERT_FILE"));
+        assert!(failed(&at, ureq::Error::Io(std::io::ErrorKind::ConnectionReset.into())).passing);
     }
 
     #[test]
