@@ -1,4 +1,16 @@
-//! Models: one file per architecture; checkpoint formats, tokenizers and chat templates.
+//! The models, one file per architecture, each for inference and for training; checkpoint formats,
+//! tokenizers and chat templates.
 #![forbid(unsafe_code)]
 
+mod config;
 pub mod format;
+pub mod internlm;
+mod internlm2;
+pub mod internlm3;
+mod llama;
+mod model;
+
+pub use config::Config;
+pub use internlm2::InternLm2;
+pub use llama::Llama;
+pub use model::{Head, Loaded, Model, build, load};

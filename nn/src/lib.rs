@@ -1,1 +1,18 @@
-//! nn
+//! Parameters and their names, the layers that models are made of, the KV cache and optimizers.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod cache;
+mod ctx;
+mod layers;
+mod optim;
+mod param;
+mod vars;
+
+pub use attention::{Attend, Keys};
+pub use cache::{CacheStep, KvCache, Sequence};
+pub use ctx::{Compute, Ctx, Observer};
+pub use layers::{Embedding, Linear, RmsNorm, project};
+pub use optim::{AdamW, grad_norm};
+pub use param::Param;
+pub use vars::{Vars, Weights};

@@ -1,0 +1,55 @@
+//! The part of attention that all models share: rotate, write the cache, attend.
+
+use crate::Ctx;
+use puyu_tensor::Tensor;
+use puyu_tensor::ops::Rope;
+
+/// What the KV cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Rotated keys.
+    Rotated,
+    /// Keys before rotation, turned by each query's base when read (InternLM-1).
+    Raw,
+}
+
+/// The constants of a model's attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Attend {
+    /// D
+    pub head_dim: usize,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// What is cached.
+    pub keys: Keys,
+}
+
+impl Attend {
+    /// Causal attention of layer `layer`: q `[T, H, D]`, k, v `[T, G, D]`, all before rotation, gives
+    /// `[T, H·D]`.
+    pub fn forward(
+        &self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        ctx: &mut Ctx,
+    ) -> Tensor {
+        let [t, h, d] = [0, 1, 2].map(|i| q.dim(i));
+        let scale = 1.0 / (d as f32).sqrt();
+        let turn = |x: &Tensor| x.rope(self.rope, &ctx.positions, &ctx.rope_lengths);
+        let q = turn(q);
+        let y = match &mut ctx.cache {
+            None => q.attention(&turn(k), v, &ctx.cumulative, scale),
+            Some(cache) => {
+                let (k, key_rope) = match self.keys {
+                    Keys::Rotated => (k.rope(self.rope, &ctx.positions, &ctx.rope_lengths), None),
+                    Keys::Raw => (k.clone(), Some(self.rope)),
+                };
+                cache.write(layer, &k, v);
+                cache.attend(layer, &q, &ctx.cumulative, &ctx.rope_lengths, scale, key_rope)
+            }
+        };
+        y.reshape([t, h * d])
+    }
+}

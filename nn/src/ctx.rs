@@ -1,0 +1,65 @@
+//! What belongs to a step, not to a model: positions, lengths, cache, compute mode, observers.
+
+use crate::CacheStep;
+use puyu_tensor::Tensor;
+
+/// How matmuls with block-format weights run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// F32 activations times decoded weights.
+    #[default]
+    Exact,
+    /// Activations rounded to int8 once per producer.
+    Fast,
+}
+
+/// What [`Ctx::observer`] calls: a name and the value it has.
+pub type Observer<'a> = dyn FnMut(&str, &Tensor) + 'a;
+
+/// The step's context; every layer takes it.
+pub struct Ctx<'a> {
+    /// The position of each token in its sequence, `[T]`.
+    pub positions: Tensor,
+    /// The length each token's rope base is derived from, `[T]`.
+    pub rope_lengths: Tensor,
+    /// Cumulative lengths of the sequences' new tokens, `[S + 1]`.
+    pub cumulative: Tensor,
+    /// The KV cache, when this step continues sequences.
+    pub cache: Option<CacheStep<'a>>,
+    /// Rows whose logits are wanted, `[R]`; all when `None`.
+    pub logit_rows: Option<Tensor>,
+    /// How block-format weights are multiplied.
+    pub compute: Compute,
+    /// Sees named intermediate values: `embed`, `layer.{i}`, `final_norm`.
+    pub observer: Option<&'a mut Observer<'a>>,
+}
+
+impl<'a> Ctx<'a> {
+    /// A step without cache over whole sequences of these lengths, packed one after another.
+    pub fn packed(lengths: &[usize]) -> Self {
+        let total: usize = lengths.iter().sum();
+        let (mut positions, mut whole) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        let mut ends = vec![0u32];
+        for &n in lengths {
+            positions.extend(0..n as u32);
+            whole.extend(std::iter::repeat_n(n as u32, n));
+            ends.push(positions.len() as u32);
+        }
+        Self {
+            positions: Tensor::new(&positions, [total]),
+            rope_lengths: Tensor::new(&whole, [total]),
+            cumulative: Tensor::new(&ends, [ends.len()]),
+            cache: None,
+            logit_rows: None,
+            compute: Compute::Exact,
+            observer: None,
+        }
+    }
+
+    /// Shows `value` to the observer.
+    pub fn observe(&mut self, name: &str, value: &Tensor) {
+        if let Some(observer) = &mut self.observer {
+            observer(name, value);
+        }
+    }
+}
