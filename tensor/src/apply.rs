@@ -3,7 +3,7 @@
 
 use crate::storage::{Owned, Storage};
 use crate::tensor::{Inner, Node, Origin};
-use crate::{Op, Spec, Tensor, ViewMut, cpu::pool, trace};
+use crate::{Op, Packing, Spec, Tensor, ViewMut, cpu::pool, trace};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -70,7 +70,13 @@ pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
 
 /// The inputs as `op` takes them.
 fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
-    x.iter().map(|&t| if op.strided() { t.clone() } else { t.contiguous() }).collect()
+    let lay_out = |t: &Tensor| match t.spec().packing {
+        Packing::Rows if op.strided() => t.clone(),
+        Packing::Rows => t.contiguous(),
+        _ if op.packed() => t.clone(),
+        _ => t.unpack(),
+    };
+    x.iter().map(|t| lay_out(t)).collect()
 }
 
 fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {

@@ -162,6 +162,9 @@ impl Spec {
 
     /// Whether elements lie in row-major order without gaps (sizes of one do not count).
     pub fn is_contiguous(&self) -> bool {
+        if self.packing != Packing::Rows {
+            return false;
+        }
         let mut step = 1;
         for i in (0..self.rank()).rev() {
             if self.shape[i] != 1 {

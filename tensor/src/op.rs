@@ -31,6 +31,11 @@ pub trait Op: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether `cpu` takes weights in any [`crate::Packing`]. Otherwise they are unpacked first.
+    fn packed(&self) -> bool {
+        false
+    }
+
     /// For an op that works in place (through [`crate::apply_to`]): checks `y` against `x`.
     ///
     /// # Panics

@@ -4,6 +4,7 @@
 
 use crate::{Context, Result};
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -154,6 +155,20 @@ impl FileBytes {
         }
     }
 
+    /// Tells the system that `range` will not be needed soon: its pages no longer count as this
+    /// process's memory, and are read again from the file if they are touched.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the pages are clean copies of the file, so dropping them changes no content.
+            // Failing is harmless: it was only advice.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
     /// The file these bytes come from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -173,6 +188,13 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
+    /// Releases the pages of a mapped file.
+    pub(crate) fn release(&self) {
+        if let Self::File { file, start, len } = self {
+            file.release(*start..*start + *len);
+        }
+    }
+
     /// The bytes of CPU memory.
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {

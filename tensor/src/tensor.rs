@@ -200,6 +200,11 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
+    /// Gives pages of a mapped file back to the system until they are read again.
+    pub(crate) fn release(&self) {
+        self.0.storage.release();
+    }
+
     /// What a CPU kernel sees of this tensor.
     pub(crate) fn view(&self) -> View<'_> {
         let Inner { spec, offset, storage, .. } = &*self.0;

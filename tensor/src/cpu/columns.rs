@@ -10,6 +10,9 @@ use crate::cpu::simd::Isa;
 use crate::{DType, quant};
 use std::ops::Range;
 
+/// Values of k whose panels stay in the cache together; a multiple of every block length.
+pub(super) const K_CHUNK: usize = 256;
+
 /// A matrix `[K, N]` with any strides (in elements); of a block dtype one of them is 1.
 pub(super) struct Columns<'a> {
     pub isa: Isa,
@@ -64,7 +67,7 @@ impl Columns<'_> {
         Weight { dtype, packed, bytes, stride: dtype.bytes(step), rows, len }
     }
 
-    /// Panels `panels`, rows `k` of them (from and to a multiple of 256, or the end).
+    /// Panels `panels`, rows `k` of them: from a multiple of [`K_CHUNK`], and that many or up to the end.
     pub fn panels<'s>(
         &'s self,
         panels: Range<usize>,
@@ -89,6 +92,10 @@ impl Columns<'_> {
         out.resize(panels.len() * one, 0.0);
         if self.k_step == 1 {
             for (p, out) in panels.zip(out.chunks_exact_mut(one)) {
+                if self.dtype == DType::F32 && !self.packed {
+                    self.transpose_rows(p, k.clone(), out);
+                    continue;
+                }
                 let part = self.weight().panel_part(p, k.clone(), &mut scratch.bytes);
                 if self.dtype.is_block() {
                     self.isa.decode_panel(self.dtype, part, out);
@@ -103,6 +110,17 @@ impl Columns<'_> {
         }
         let bytes = bytemuck::cast_slice(&*out);
         Panels { dtype: DType::F32, bytes, stride: 4 * one, from: 0, len: 4 * one }
+    }
+
+    /// From F32 rows along K.
+    fn transpose_rows(&self, panel: usize, k: Range<usize>, out: &mut [f32]) {
+        let data: &[f32] = bytemuck::cast_slice(self.bytes);
+        let zeros = [0.0; K_CHUNK];
+        let row = |i: usize| match panel * LANES + i {
+            n if n < self.n => &data[n * self.n_step..][k.clone()],
+            _ => &zeros[..k.len()],
+        };
+        self.isa.transpose(&std::array::from_fn(row), out);
     }
 
     /// The columns that `panels` cover, widened to whole blocks.

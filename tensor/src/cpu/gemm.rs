@@ -4,15 +4,12 @@
 //! or the thread: so a token gives the same bits alone and in a batch. Vectors therefore run across
 //! outputs, over panels of 16 columns of `w` (`columns`), and threads split rows and columns, never k.
 
-use crate::cpu::columns::{Columns, Scratch};
+use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
 use crate::{DType, Packing, View, ViewMut, quant};
 use std::borrow::Cow;
-
-/// Values of k whose panels stay in the cache together; a multiple of every block length.
-const K_CHUNK: usize = 256;
 
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;

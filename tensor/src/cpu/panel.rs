@@ -159,16 +159,23 @@ impl<'a> Weight<'a> {
         if let Some(panel) = self.panel(p) {
             return &panel[from * LANES..to * LANES];
         }
+        scratch.clear();
+        scratch.resize((to - from) * LANES, 0);
+        self.interleave(p, range, scratch);
+        scratch
+    }
+
+    /// Elements `range` (whole blocks) of the rows of panel `p`, which lie row after row, as a panel
+    /// in `out`; places of rows that do not exist are left alone.
+    pub fn interleave(&self, p: usize, range: Range<usize>, out: &mut [u8]) {
+        let (from, to) = (self.dtype.bytes(range.start), self.dtype.bytes(range.end));
         let first = p * LANES;
         let count = LANES.min(self.rows - first);
         let mut rows = [&[][..]; LANES];
         for (i, row) in rows[..count].iter_mut().enumerate() {
             *row = &self.bytes[(first + i) * self.stride..][from..to];
         }
-        scratch.clear();
-        scratch.resize((to - from) * LANES, 0);
-        pack_panel(self.dtype, &rows[..count], scratch);
-        scratch
+        pack_panel(self.dtype, &rows[..count], out);
     }
 
     /// Copies the bytes of row `r`, as in a file, to `out`.

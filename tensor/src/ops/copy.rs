@@ -126,7 +126,8 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn contiguous(&self) -> Self {
-        if self.spec().is_contiguous() { self.clone() } else { apply1(Copy, &[self]) }
+        let rows = self.unpack();
+        if rows.spec().is_contiguous() { rows } else { apply1(Copy, &[&rows]) }
     }
 
     /// The values in another dtype: rounded to nearest even for floats, encoded for block formats.

@@ -2,6 +2,7 @@
 //! table in any dtype.
 
 use super::gather::check_rows;
+use crate::cpu::panel::Weight;
 use crate::cpu::pool::par_rows;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1, quant};
@@ -33,6 +34,9 @@ impl Op for Embedding {
     fn name(&self) -> &'static str {
         "embedding"
     }
+    fn packed(&self) -> bool {
+        true
+    }
     fn infer(&self, x: &[Spec]) -> Outs {
         let (w, ids) = (&x[0], &x[1]);
         let fits = DType::WEIGHTS.contains(&w.dtype) && w.rank() == 2 && ids.dtype == DType::U32;
@@ -43,10 +47,13 @@ impl Op for Embedding {
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let (w, ids) = (x[0], x[1]);
         check_rows("embedding", &w.spec, &ids, w.spec.shape[0]);
-        let (ids, n) = (ids.data::<u32>(), w.spec.last());
+        let (ids, w) = (ids.data::<u32>(), Weight::new(&w.spec, w.bytes));
+        let n = w.len;
         par_rows(y[0].data(), n, 4096 / n.max(1), |first, y| {
+            let mut row = vec![0; w.stride];
             for (y, &id) in y.chunks_exact_mut(n).zip(&ids[first..]) {
-                quant::decode_row(w.spec.dtype, w.row_bytes(id as usize), y);
+                w.row(id as usize, &mut row);
+                quant::decode_row(w.dtype, &row, y);
             }
         });
     }

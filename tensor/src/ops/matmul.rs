@@ -59,6 +59,9 @@ impl Op for Matmul {
     fn strided(&self) -> bool {
         true
     }
+    fn packed(&self) -> bool {
+        true
+    }
     fn infer(&self, x: &[Spec]) -> Outs {
         infer("matmul", &x[0], &x[1], &x[1])
     }
@@ -82,6 +85,9 @@ impl Op for Matmul {
 impl Op for MatmulTransposed {
     fn name(&self) -> &'static str {
         "matmul_transposed"
+    }
+    fn packed(&self) -> bool {
+        true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1]))

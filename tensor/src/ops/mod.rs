@@ -16,6 +16,7 @@ mod gather;
 mod kv_write;
 mod linear_cross_entropy;
 mod matmul;
+mod pack;
 mod paged_attention;
 mod reduce;
 mod rms_norm;
@@ -41,6 +42,7 @@ pub use gather::Gather;
 pub use kv_write::{KvWrite, kv_write};
 pub use linear_cross_entropy::LinearCrossEntropy;
 pub use matmul::{Matmul, MatmulTransposed};
+pub use pack::Pack;
 pub use paged_attention::{PagedAttention, Pages};
 pub use reduce::{Max, Sum};
 pub use rms_norm::RmsNorm;
@@ -67,6 +69,7 @@ pub const CATALOG: &[Entry] = &[
     kv_write::ENTRY,
     linear_cross_entropy::ENTRY,
     matmul::ENTRY,
+    pack::ENTRY,
     paged_attention::ENTRY,
     reduce::ENTRY,
     rms_norm::ENTRY,

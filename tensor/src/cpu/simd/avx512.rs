@@ -3,8 +3,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
-use super::Sums;
 use super::format::for_tiles;
+use super::{LANES, Sums, portable};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -74,4 +74,47 @@ unsafe fn chains<const E: u8, const M: usize>(
             _mm512_storeu_ps(sums[m].as_mut_ptr(), y[m]);
         }
     }
+}
+
+/// See [`super::Isa::transpose`]: squares of 16 by 16 through four rounds of shuffles.
+///
+/// # Safety
+/// The CPU has the features, and rows are as long as `Isa::transpose` checks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn transpose(rows: &[&[f32]; LANES], out: &mut [f32]) {
+    let squares = out.len() / (LANES * LANES);
+    for (s, out) in out.chunks_exact_mut(LANES * LANES).enumerate() {
+        // SAFETY: every row has 16 elements from 16·s on, as many as `out` has rows.
+        let r: [__m512; 16] =
+            std::array::from_fn(|i| unsafe { _mm512_loadu_ps(rows[i].as_ptr().add(16 * s)) });
+        // Pairs, then quadruples of rows: r[4·i + j] has columns j, j + 4, ... of rows 4·i to 4·i + 3.
+        let r: [__m512; 16] = std::array::from_fn(|i| match i % 2 {
+            0 => _mm512_unpacklo_ps(r[i], r[i + 1]),
+            _ => _mm512_unpackhi_ps(r[i - 1], r[i]),
+        });
+        let r: [__m512; 16] = std::array::from_fn(|i| {
+            let (low, high) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
+            let (low, high) = (_mm512_castps_pd(r[low]), _mm512_castps_pd(r[high]));
+            _mm512_castpd_ps(match i % 2 {
+                0 => _mm512_unpacklo_pd(low, high),
+                _ => _mm512_unpackhi_pd(low, high),
+            })
+        });
+        for j in 0..4 {
+            let even = [0, 8].map(|i| _mm512_shuffle_f32x4::<0x88>(r[i + j], r[i + j + 4]));
+            let odd = [0, 8].map(|i| _mm512_shuffle_f32x4::<0xdd>(r[i + j], r[i + j + 4]));
+            let columns = [
+                _mm512_shuffle_f32x4::<0x88>(even[0], even[1]),
+                _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]),
+                _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]),
+                _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                let to = &mut out[16 * (4 * i + j)..][..16];
+                // SAFETY: `to` has 16 elements.
+                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), column) };
+            }
+        }
+    }
+    portable::transpose(rows, 16 * squares, out);
 }

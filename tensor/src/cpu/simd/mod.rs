@@ -137,6 +137,22 @@ impl Isa {
         }
     }
 
+    /// Lays 16 rows side by side: `out[k * 16 + r] = rows[r][k]`.
+    ///
+    /// # Panics
+    /// If a row is shorter than `out` needs.
+    #[track_caller]
+    pub fn transpose(self, rows: &[&[f32]; LANES], out: &mut [f32]) {
+        let k = out.len() / LANES;
+        assert!(rows.iter().all(|r| r.len() >= k), "transpose: rows shorter than {k}");
+        match self.0 {
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::transpose(rows, out) },
+            _ => portable::transpose(rows, 0, out),
+        }
+    }
+
     /// Decodes a panel of a block format to 16 f32 for each k, with the rounding of
     /// [`crate::quant::decode_row`].
     ///

@@ -176,3 +176,12 @@ pub fn decode_panel(dtype: DType, panel: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+/// See [`super::Isa::transpose`]; from element `from` of the rows and of `out` on.
+pub fn transpose(rows: &[&[f32]; LANES], from: usize, out: &mut [f32]) {
+    for (k, out) in out.chunks_exact_mut(LANES).enumerate().skip(from) {
+        for (out, row) in out.iter_mut().zip(rows) {
+            *out = row[k];
+        }
+    }
+}
