@@ -87,6 +87,19 @@ pub struct Loaded {
     pub params: Vec<Param>,
 }
 
+impl Loaded {
+    /// Lays every matrix out for the CPU's matmul, one after another: for inference, where weights
+    /// never change. Each mapped file's pages are released as its copy is made.
+    pub fn pack(&self) {
+        for param in &self.params {
+            let value = param.get();
+            if value.shape().len() == 2 {
+                param.set(value.pack());
+            }
+        }
+    }
+}
+
 /// Builds the model of `config` from `weights`. With `dtype`, matrices are cast to it.
 ///
 /// # Errors
