@@ -3,10 +3,10 @@
 //! Equal elements come in order of their index, so greedy decoding is the same everywhere; a NaN is
 //! smaller than any number.
 
+use super::reduce::max_of;
 use crate::cpu::pool::{par_each, par_rows};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
-use std::cmp::Ordering;
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -28,11 +28,14 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// The order in which elements i and j of `row` rank: the larger first, then the lower index.
-fn rank(row: &[f32], i: u32, j: u32) -> Ordering {
-    let (a, b) = (row[i as usize], row[j as usize]);
-    let larger = b.partial_cmp(&a).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
-    larger.then(i.cmp(&j))
+/// A number that orders the elements of a row: the larger first, then the lower index.
+fn key(value: f32, index: u32) -> u64 {
+    // Bits of a float order like integers once those of negative ones are inverted; adding zero
+    // makes both zeros one.
+    let bits = (value + 0.0).to_bits();
+    let rising = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let falling = if value.is_nan() { u32::MAX } else { !rising };
+    u64::from(falling) << 32 | u64::from(index)
 }
 
 #[track_caller]
@@ -55,12 +58,11 @@ impl Op for Argmax {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let x = x[0];
-        let n = x.spec.last();
-        par_rows(y[0].data::<u32>(), 1, 4096 / n, |first, y| {
+        par_rows(y[0].data::<u32>(), 1, 4096 / x.spec.last(), |first, y| {
             for (r, y) in y.iter_mut().enumerate() {
                 let row = x.row::<f32>(first + r);
-                let best = |a, b| if rank(row, b, a).is_lt() { b } else { a };
-                *y = (1..n as u32).fold(0, best);
+                let max = max_of(row);
+                *y = row.iter().position(|&v| v == max).unwrap_or(0) as u32;
             }
         });
     }
@@ -97,14 +99,15 @@ impl Op for TopK {
         let rows = rows.zip(indices.data::<u32>().chunks_exact_mut(k)).enumerate();
         par_each(rows, |(r, (values, indices))| {
             let row = x.row::<f32>(r);
-            let mut order: Vec<u32> = (0..row.len() as u32).collect();
+            let mut order: Vec<u64> = row.iter().zip(0..).map(|(&v, i)| key(v, i)).collect();
             if k < row.len() {
-                order.select_nth_unstable_by(k - 1, |&i, &j| rank(row, i, j));
+                order.select_nth_unstable(k - 1);
             }
             order.truncate(k);
-            order.sort_unstable_by(|&i, &j| rank(row, i, j));
-            for ((value, index), i) in values.iter_mut().zip(indices).zip(order) {
-                (*value, *index) = (row[i as usize], i);
+            order.sort_unstable();
+            for ((value, index), key) in values.iter_mut().zip(indices).zip(order) {
+                *index = key as u32;
+                *value = row[*index as usize];
             }
         });
     }

@@ -12,9 +12,12 @@ pub fn decode(block: &[u8; 40], y: &mut [f32; 32]) {
     }
 }
 
-/// Encodes one block: d = max|x| / 127, codes rounded half to even.
+/// Encodes one block: d = max|x| / 127, codes rounded half to even. An infinity or NaN makes the block
+/// NaN: activations come from computation, and what went wrong there must stay visible.
 pub fn encode(x: &[f32; 32], block: &mut [u8; 40]) {
-    let d = x.iter().fold(0.0, |max: f32, v| max.max(v.abs())) / 127.0;
+    // Magnitudes order as their bits do, NaN above all, which a maximum of floats would skip.
+    let max = x.iter().fold(0, |max: u32, v| max.max(v.abs().to_bits()));
+    let d = f32::from_bits(max) / 127.0;
     let scale = inverse(d);
     // Adding 1.5·2²³ rounds half to even and leaves the integer in the low bits, on every CPU.
     const ROUND: f32 = 12_582_912.0;
