@@ -8,8 +8,8 @@ use puyu_models::format::{
     safetensors,
 };
 use puyu_tensor::{DType, Result};
-use puyu_tests::fixtures;
 use puyu_tests::memory::{Counting, measured};
+use puyu_tests::{GgufBuilder, fixtures};
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -53,46 +53,6 @@ fn pickle_entries(bytes: &[u8]) -> Result<Vec<puyu_models::format::Entry>> {
     pickle::parse(bytes, 0)
 }
 
-/// A GGUF file built by hand.
-struct Builder(Vec<u8>);
-
-impl Builder {
-    fn new(tensors: u64, pairs: u64) -> Self {
-        Self([b"GGUF".as_slice(), &3u32.to_le_bytes()].concat()).u64(tensors).u64(pairs)
-    }
-    fn u8(mut self, x: u8) -> Self {
-        self.0.push(x);
-        self
-    }
-    fn u32(mut self, x: u32) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn u64(mut self, x: u64) -> Self {
-        self.0.extend(x.to_le_bytes());
-        self
-    }
-    fn raw(mut self, x: &[u8]) -> Self {
-        self.0.extend(x);
-        self
-    }
-    fn text(self, x: &[u8]) -> Self {
-        self.u64(x.len() as u64).raw(x)
-    }
-    fn tensor(self, name: &str, ne: &[u64], kind: u32, offset: u64) -> Self {
-        let mut b = self.text(name.as_bytes()).u32(ne.len() as u32);
-        for n in ne {
-            b = b.u64(*n);
-        }
-        b.u32(kind).u64(offset)
-    }
-    /// Pads the header and adds `n` bytes of data.
-    fn data(mut self, n: usize) -> Vec<u8> {
-        self.0.resize(self.0.len().next_multiple_of(32) + n, 0);
-        self.0
-    }
-}
-
 #[test]
 fn case_01_empty_and_tiny_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -126,17 +86,17 @@ fn case_02_magic_and_version() {
 #[test]
 fn case_03_counts_beyond_the_file() {
     for n in [1u64 << 63, u64::MAX, 1 << 32, 100] {
-        says(&Builder::new(n, 0).0, gguf_header, &["tensors", &n.to_string()]);
-        says(&Builder::new(0, n).0, gguf_header, &["metadata pairs", &n.to_string()]);
+        says(&GgufBuilder::new(n, 0).0, gguf_header, &["tensors", &n.to_string()]);
+        says(&GgufBuilder::new(0, n).0, gguf_header, &["metadata pairs", &n.to_string()]);
     }
 }
 
 #[test]
 fn case_04_strings_beyond_the_file() {
     for n in [1u64 << 63, u64::MAX, 1 << 30, 100] {
-        let bytes = Builder::new(0, 1).u64(n).raw(&[b'k'; 60]).0;
+        let bytes = GgufBuilder::new(0, 1).u64(n).raw(&[b'k'; 60]).0;
         says(&bytes, gguf_header, &["a string of"]);
-        let bytes = Builder::new(0, 1).text(b"key").u32(8).u64(n).raw(&[b'v'; 60]).0;
+        let bytes = GgufBuilder::new(0, 1).text(b"key").u32(8).u64(n).raw(&[b'v'; 60]).0;
         says(&bytes, gguf_header, &["`key`", "a string of"]);
     }
 }
@@ -145,11 +105,12 @@ fn case_04_strings_beyond_the_file() {
 fn case_05_arrays_too_long_or_too_deep() {
     for element in [0, 4, 8, 9, 12] {
         for n in [1u64 << 40, u64::MAX, 1000] {
-            let bytes = Builder::new(0, 1).text(b"key").u32(9).u32(element).u64(n).raw(&[0; 60]).0;
+            let bytes =
+                GgufBuilder::new(0, 1).text(b"key").u32(9).u32(element).u64(n).raw(&[0; 60]).0;
             says(&bytes, gguf_header, &["`key`", "an array of"]);
         }
     }
-    let mut nested = Builder::new(0, 1).text(b"key").u32(9);
+    let mut nested = GgufBuilder::new(0, 1).text(b"key").u32(9);
     for _ in 0..10_000 {
         nested = nested.u32(9).u64(1);
     }
@@ -158,11 +119,11 @@ fn case_05_arrays_too_long_or_too_deep() {
 
 #[test]
 fn case_06_equal_names() {
-    let twice = Builder::new(0, 2).text(b"key").u32(0).u8(1).text(b"key").u32(0).u8(1).0;
+    let twice = GgufBuilder::new(0, 2).text(b"key").u32(0).u8(1).text(b"key").u32(0).u8(1).0;
     says(&twice, gguf_header, &["`key`", "twice"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("twice.gguf");
-    let twice = Builder::new(2, 0).tensor("a", &[8], 0, 0).tensor("a", &[8], 0, 32).data(64);
+    let twice = GgufBuilder::new(2, 0).tensor("a", &[8], 0, 0).tensor("a", &[8], 0, 32).data(64);
     std::fs::write(&path, &twice).unwrap();
     says(&twice, |_| Gguf::open(&path, OpenOptions::default()), &["two tensors", "`a`"]);
 }
@@ -170,22 +131,22 @@ fn case_06_equal_names() {
 #[test]
 fn case_07_alignment() {
     for n in [0, 3, 1 << 31] {
-        let bytes = Builder::new(0, 1).text(b"general.alignment").u32(4).u32(n).0;
+        let bytes = GgufBuilder::new(0, 1).text(b"general.alignment").u32(4).u32(n).0;
         says(&bytes, gguf_header, &["general.alignment", &n.to_string()]);
     }
-    let bytes = Builder::new(0, 1).text(b"general.alignment").u32(8).text(b"32").0;
+    let bytes = GgufBuilder::new(0, 1).text(b"general.alignment").u32(8).text(b"32").0;
     says(&bytes, gguf_header, &["general.alignment", "string", "u32"]);
 }
 
 #[test]
 fn case_08_shapes_and_names() {
-    let five = Builder::new(1, 0).tensor("t", &[1; 5], 0, 0).data(64);
+    let five = GgufBuilder::new(1, 0).tensor("t", &[1; 5], 0, 0).data(64);
     says(&five, gguf_header, &["`t`", "5 dimensions"]);
-    let long = Builder::new(1, 0).tensor(&"n".repeat(64), &[8], 0, 0).data(64);
+    let long = GgufBuilder::new(1, 0).tensor(&"n".repeat(64), &[8], 0, 0).data(64);
     says(&long, gguf_header, &["64 bytes"]);
     for ne in [&[1u64 << 32, 1 << 32][..], &[1 << 62, 4], &[u64::MAX], &[0, 1 << 40, 1 << 40]] {
         says(
-            &Builder::new(1, 0).tensor("t", ne, 0, 0).data(64),
+            &GgufBuilder::new(1, 0).tensor("t", ne, 0, 0).data(64),
             gguf_header,
             &["`t`", "overflows"],
         );
@@ -193,7 +154,7 @@ fn case_08_shapes_and_names() {
     // A tensor without elements stands in the file, but cannot be used.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("empty.gguf");
-    std::fs::write(&path, Builder::new(1, 0).tensor("t", &[0, 3], 0, 0).data(0)).unwrap();
+    std::fs::write(&path, GgufBuilder::new(1, 0).tensor("t", &[0, 3], 0, 0).data(0)).unwrap();
     let model = open(&path, OpenOptions::default()).unwrap();
     let error = model.source().tensor("t").unwrap_err().to_string();
     assert!(error.contains("`t` has no elements"), "{error}");
@@ -202,28 +163,28 @@ fn case_08_shapes_and_names() {
 #[test]
 fn case_09_unknown_types() {
     for id in [4, 31, 36, 999, u32::MAX] {
-        let bytes = Builder::new(1, 0).tensor("t", &[32], id, 0).data(64);
+        let bytes = GgufBuilder::new(1, 0).tensor("t", &[32], id, 0).data(64);
         says(&bytes, gguf_header, &["`t`", &id.to_string()]);
     }
 }
 
 #[test]
 fn case_10_rows_of_half_blocks() {
-    let bytes = Builder::new(1, 0).tensor("t", &[48, 4], 2, 0).data(256);
+    let bytes = GgufBuilder::new(1, 0).tensor("t", &[48, 4], 2, 0).data(256);
     says(&bytes, gguf_header, &["`t`", "rows of 48", "Q4_0"]);
-    let bytes = Builder::new(1, 0).tensor("t", &[128, 4], 12, 0).data(512);
+    let bytes = GgufBuilder::new(1, 0).tensor("t", &[128, 4], 12, 0).data(512);
     says(&bytes, gguf_header, &["`t`", "rows of 128", "Q4_K"]);
 }
 
 #[test]
 fn case_11_offsets() {
     for wrong in [1, 32, 31, 1 << 40, u64::MAX] {
-        let bytes = Builder::new(1, 0).tensor("t", &[8], 0, wrong).data(64);
+        let bytes = GgufBuilder::new(1, 0).tensor("t", &[8], 0, wrong).data(64);
         says(&bytes, gguf_header, &["`t`", "offset"]);
     }
-    let overlap = Builder::new(2, 0).tensor("a", &[8], 0, 0).tensor("b", &[8], 0, 0).data(64);
+    let overlap = GgufBuilder::new(2, 0).tensor("a", &[8], 0, 0).tensor("b", &[8], 0, 0).data(64);
     says(&overlap, gguf_header, &["`b`", "offset 0, expected 32"]);
-    let past = Builder::new(1, 0).tensor("t", &[64], 0, 0).data(64);
+    let past = GgufBuilder::new(1, 0).tensor("t", &[64], 0, 0).data(64);
     says(&past, gguf_header, &["`t`", "beyond the end"]);
 }
 
@@ -281,10 +242,10 @@ fn case_14_wrong_value_types() {
         let model = altered(folder.path(), key, value);
         says(&[], |_| gguf_config::config(&model), &[key, words[0], words[1]]);
     }
-    says(&Builder::new(0, 1).text(b"key").u32(7).u8(7).0, gguf_header, &["`key`", "bool", "7"]);
-    let array = Builder::new(0, 1).text(b"key").u32(9).u32(7).u64(2).u8(1).u8(7).0;
+    says(&GgufBuilder::new(0, 1).text(b"key").u32(7).u8(7).0, gguf_header, &["`key`", "bool", "7"]);
+    let array = GgufBuilder::new(0, 1).text(b"key").u32(9).u32(7).u64(2).u8(1).u8(7).0;
     says(&array, gguf_header, &["`key`", "bool", "7"]);
-    says(&Builder::new(0, 1).text(b"key").u32(13).u64(0).0, gguf_header, &["`key`", "type 13"]);
+    says(&GgufBuilder::new(0, 1).text(b"key").u32(13).u64(0).0, gguf_header, &["`key`", "type 13"]);
 }
 
 #[test]
@@ -320,9 +281,9 @@ fn unsupported_models_are_refused_but_can_be_inspected() {
 
 #[test]
 fn case_17_text_that_is_no_utf8() {
-    let key = Builder::new(0, 1).text(b"k\xffy").u32(0).u8(1).0;
+    let key = GgufBuilder::new(0, 1).text(b"k\xffy").u32(0).u8(1).0;
     says(&key, gguf_header, &["not UTF-8"]);
-    let token = Builder::new(0, 1).text(b"t").u32(9).u32(8).u64(1).text(b"\xff\xfe").0;
+    let token = GgufBuilder::new(0, 1).text(b"t").u32(9).u32(8).u64(1).text(b"\xff\xfe").0;
     let meta = gguf::parse(&token, 0).unwrap().metadata;
     assert_eq!(meta.get_strings("t").unwrap().unwrap(), [b"\xff\xfe"]);
 }

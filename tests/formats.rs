@@ -202,12 +202,14 @@ fn row_orders_are_permutations() {
             assert_eq!(back[*row], i);
         }
     }
-    let mut rows: Vec<(usize, usize)> = gguf_names::wqkv_rows(8, 2, 4).collect();
-    // Group 1 begins with query head 4.
-    assert_eq!(rows[(4 + 2) * 4], (0, 16));
+    // Two groups of four query heads, each followed by its key and its value head.
+    let (heads, kv_heads, dim) = (8, 2, 4);
+    let row = |part, row| gguf_names::wqkv_row(part, row, heads / kv_heads, dim);
+    assert_eq!((row(0, 4 * dim), row(1, 0), row(2, 1)), (6 * dim, 4 * dim, 5 * dim + 1));
+    let of = |part, n: usize| (0..n * dim).map(move |r| row(part, r));
+    let mut rows: Vec<usize> = of(0, heads).chain(of(1, kv_heads)).chain(of(2, kv_heads)).collect();
     rows.sort_unstable();
-    rows.dedup();
-    assert_eq!(rows.len(), (8 + 2 + 2) * 4);
+    assert!(rows.into_iter().eq(0..(heads + 2 * kv_heads) * dim));
 }
 
 /// Names go to GGUF and back for every tensor of the fixtures.

@@ -1,10 +1,12 @@
 //! Shared helpers of the test suite.
 
 mod cases;
+mod gguf;
 mod golden;
 pub mod memory;
 mod torch;
 
 pub use cases::{Run, SIZES, bits, close, make, numbers, values};
+pub use gguf::GgufBuilder;
 pub use golden::{Golden, fixtures, shared, smollm2, worst};
 pub use torch::{TorchTensor, torch_pickle, torch_zip};

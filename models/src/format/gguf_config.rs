@@ -92,7 +92,7 @@ impl Shape {
                 quote(arch)
             )));
         }
-        let model_type = model_type(meta, arch)?;
+        let model_type = model_type(gguf, arch)?;
         let tensors = gguf.table.entries().len() as u32;
         let key = |name: &str| format!("{arch}.{name}");
         let size = |name: &str, most: u32| -> Result<usize> {
@@ -125,9 +125,13 @@ impl Shape {
     }
 }
 
-/// The `model_type`: our key's, or the architecture's own.
-fn model_type(meta: &Metadata, arch: &str) -> Result<String> {
-    let ours = meta.get_str(MODEL_TYPE)?.unwrap_or(arch);
+/// The `model_type`: our key's, or the architecture's own. A `llama` file with biases on q, k and v but
+/// not on the output is what llama.cpp's converter makes of InternLM3.
+fn model_type(gguf: &Gguf, arch: &str) -> Result<String> {
+    let has = |name: &str| gguf.table.get(name).is_some();
+    let internlm3 = has("blk.0.attn_q.bias") && !has("blk.0.attn_output.bias");
+    let otherwise = if arch == "llama" && internlm3 { "internlm3" } else { arch };
+    let ours = gguf.metadata.get_str(MODEL_TYPE)?.unwrap_or(otherwise);
     let fits = match arch {
         "internlm2" => ours == "internlm2",
         _ => matches!(ours, "llama" | "internlm" | "internlm3"),

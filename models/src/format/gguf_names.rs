@@ -6,7 +6,7 @@
 use super::cursor::quote;
 use super::gguf::Gguf;
 use super::gguf_config::{self, ROPE_FREQS};
-use super::{Entry, Source, Table};
+use super::{Entry, Source, Table, gather};
 use puyu_tensor::{Error, Result, Spec, Tensor};
 use std::collections::HashMap;
 
@@ -82,19 +82,15 @@ pub fn rope_rows(heads: usize, head_dim: usize, to_gguf: bool) -> impl Iterator<
     })
 }
 
-/// For each row of InternLM2's `wqkv`, which of q, k, v (0, 1, 2) and which row of it: per group of
-/// query heads those heads, then the group's key head, then its value head.
-pub fn wqkv_rows(
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-) -> impl Iterator<Item = (usize, usize)> {
-    let per_group = heads / kv_heads;
-    (0..kv_heads).flat_map(move |group| {
-        let q = (0..per_group * head_dim).map(move |r| (0, group * per_group * head_dim + r));
-        let kv = (1..=2).flat_map(move |p| (0..head_dim).map(move |r| (p, group * head_dim + r)));
-        q.chain(kv)
-    })
+/// The row of InternLM2's `wqkv` that holds row `row` of q, k or v (`part` 0, 1, 2): per group of query
+/// heads those `per_group` heads, then the group's key head, then its value head.
+pub fn wqkv_row(part: usize, row: usize, per_group: usize, head_dim: usize) -> usize {
+    let (head, at) = (row / head_dim, row % head_dim);
+    let (group, slot) = match part {
+        0 => (head / per_group, head % per_group),
+        _ => (head, per_group + part - 1),
+    };
+    (group * (per_group + 2) + slot) * head_dim + at
 }
 
 /// How one of the model's tensors comes from the file.
@@ -182,16 +178,18 @@ impl Renamed {
         let [q, k, v] = parts.map(|i| self.gguf.table.loaded(self.entry(i)));
         let sources = [q?.1, k?.1, v?.1];
         let size = row_bytes(self.entry(parts[0]), &spec)?;
-        let order = [
-            rope_rows(heads, head_dim, false).collect::<Vec<_>>(),
-            rope_rows(kv_heads, head_dim, false).collect(),
-            (0..kv_heads * head_dim).collect(),
-        ];
-        let rows = wqkv_rows(heads, kv_heads, head_dim).map(|(part, row)| {
-            let at = order[part][row] * size;
-            &sources[part][at..at + size]
-        });
-        Ok(Tensor::from_bytes(&gather(rows, &spec), spec))
+        let mut out = vec![0; spec.bytes()];
+        for (part, source) in sources.iter().enumerate() {
+            let n = if part == 0 { heads } else { kv_heads };
+            let as_is = 0..n * head_dim;
+            let order: Vec<usize> =
+                if part == 2 { as_is.collect() } else { rope_rows(n, head_dim, false).collect() };
+            for (row, from) in order.into_iter().enumerate() {
+                let to = wqkv_row(part, row, heads / kv_heads, head_dim) * size;
+                out[to..to + size].copy_from_slice(&source[from * size..(from + 1) * size]);
+            }
+        }
+        Ok(Tensor::from_bytes(&out, spec))
     }
 
     fn fused_spec(&self, parts: [usize; 3]) -> Option<Spec> {
@@ -212,13 +210,6 @@ fn row_bytes(entry: &Entry, spec: &Spec) -> Result<usize> {
         )));
     }
     Ok(spec.dtype.bytes(row))
-}
-
-/// The rows, one after the other.
-fn gather<'a>(rows: impl Iterator<Item = &'a [u8]>, spec: &Spec) -> Vec<u8> {
-    let mut out = Vec::with_capacity(spec.bytes());
-    rows.for_each(|row| out.extend_from_slice(row));
-    out
 }
 
 /// Every tensor of a model's file: its own name, and how it is made.

@@ -8,12 +8,14 @@ mod checkpoint;
 mod cursor;
 pub mod gguf;
 pub mod gguf_config;
+pub mod gguf_export;
 mod gguf_meta;
 pub mod gguf_names;
 pub mod gguf_type;
 pub mod gguf_write;
 pub mod json;
 pub mod pickle;
+pub mod recode;
 pub mod safetensors;
 pub mod safetensors_write;
 mod table;
@@ -82,4 +84,11 @@ fn plain_file_name(name: &str) -> Result<&str> {
     } else {
         Err(Error::invalid(format!("{} is no plain file name", quote(name))))
     }
+}
+
+/// The rows of a tensor of `spec`, one after the other.
+fn gather<'a>(rows: impl Iterator<Item = &'a [u8]>, spec: &Spec) -> Vec<u8> {
+    let mut out = Vec::with_capacity(spec.bytes());
+    rows.for_each(|row| out.extend_from_slice(row));
+    out
 }
