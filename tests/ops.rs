@@ -217,7 +217,7 @@ fn every_element_is_written() {
 }
 
 /// The elements of `x` laid out otherwise: inside larger tensors of 0xff bytes (NaN for floats,
-/// out of range for indices), along the first and the last dimension, and transposed.
+/// out of range for indices), along each dimension; transposed; and packed, if it may be a weight.
 fn other_layouts(x: &Tensor) -> Vec<Tensor> {
     let spec = *x.spec();
     let rank = spec.rank() as isize;
@@ -239,6 +239,9 @@ fn other_layouts(x: &Tensor) -> Vec<Tensor> {
     if rank >= 3 {
         layouts.push(swapped(0, 1));
     }
+    if rank == 2 && DType::WEIGHTS.contains(&spec.dtype) {
+        layouts.push(x.pack());
+    }
     layouts
 }
 
@@ -246,12 +249,12 @@ fn views_equal(run: &Run) -> Result<(), String> {
     let expected = run.bits();
     for i in 0..run.x.len() {
         for view in other_layouts(&run.x[i]) {
-            let strides = view.spec().strides;
+            let (strides, packing) = (view.spec().strides, view.spec().packing);
             let mut x = run.x.clone();
             x[i] = view;
             let found: Vec<_> = run.run_on(&x).iter().map(bits).collect();
             if found != expected {
-                return Err(format!("differs when input {i} has strides {strides}"));
+                return Err(format!("differs when input {i} has strides {strides}, {packing:?}"));
             }
         }
     }

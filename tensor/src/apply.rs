@@ -70,13 +70,13 @@ pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
 
 /// The inputs as `op` takes them.
 fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
-    let lay_out = |t: &Tensor| match t.spec().packing {
-        Packing::Rows if op.strided() => t.clone(),
+    let lay_out = |(i, t): (usize, &&Tensor)| match t.spec().packing {
+        Packing::Rows if op.strided() => (*t).clone(),
         Packing::Rows => t.contiguous(),
-        _ if op.packed() => t.clone(),
+        _ if op.packed() == Some(i) => (*t).clone(),
         _ => t.unpack(),
     };
-    x.iter().map(|t| lay_out(t)).collect()
+    x.iter().enumerate().map(lay_out).collect()
 }
 
 fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {

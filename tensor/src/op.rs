@@ -31,9 +31,9 @@ pub trait Op: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Whether `cpu` takes weights in any [`crate::Packing`]. Otherwise they are unpacked first.
-    fn packed(&self) -> bool {
-        false
+    /// The input, a weight, that `cpu` takes in any [`crate::Packing`]. Others are unpacked first.
+    fn packed(&self) -> Option<usize> {
+        None
     }
 
     /// For an op that works in place (through [`crate::apply_to`]): checks `y` against `x`.

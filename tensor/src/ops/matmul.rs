@@ -59,8 +59,8 @@ impl Op for Matmul {
     fn strided(&self) -> bool {
         true
     }
-    fn packed(&self) -> bool {
-        true
+    fn packed(&self) -> Option<usize> {
+        Some(1)
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         infer("matmul", &x[0], &x[1], &x[1])
@@ -86,8 +86,8 @@ impl Op for MatmulTransposed {
     fn name(&self) -> &'static str {
         "matmul_transposed"
     }
-    fn packed(&self) -> bool {
-        true
+    fn packed(&self) -> Option<usize> {
+        Some(1)
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1]))
