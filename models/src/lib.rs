@@ -2,6 +2,7 @@
 //! tokenizers and chat templates.
 #![forbid(unsafe_code)]
 
+pub mod chat_template;
 mod config;
 pub mod format;
 pub mod internlm;
@@ -9,6 +10,7 @@ mod internlm2;
 pub mod internlm3;
 mod llama;
 mod model;
+pub mod tokenizer;
 
 pub use config::Config;
 pub use internlm2::InternLm2;

@@ -5,8 +5,10 @@ mod gguf;
 mod golden;
 pub mod memory;
 mod torch;
+mod vocab;
 
 pub use cases::{Run, SIZES, bits, close, make, numbers, values};
 pub use gguf::GgufBuilder;
 pub use golden::{Golden, fixtures, shared, smollm2, worst};
 pub use torch::{TorchTensor, torch_pickle, torch_zip};
+pub use vocab::{byte_vocab, gguf_vocab};

@@ -1,0 +1,140 @@
+//! The one merge loop of both kinds of BPE: join the neighbouring pair of lowest rank, leftmost
+//! first, until no pair can be joined.
+//!
+//! Short words, nearly all of them, scan a small array; long ones use a heap over linked symbols, so
+//! a megabyte without a space costs O(n log n).
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::hash::Map;
+
+/// Where the ids of each word of a text first stand among all ids: a word is merged once a text.
+#[derive(Default)]
+pub(super) struct Words<'t>(Map<&'t [u8], (usize, usize)>);
+
+impl<'t> Words<'t> {
+    /// Appends the ids of `word`, made by `encode` when it is met for the first time.
+    pub fn append(
+        &mut self,
+        word: &'t [u8],
+        out: &mut Vec<u32>,
+        encode: impl FnOnce(&mut Vec<u32>),
+    ) {
+        if let Some(&(start, end)) = self.0.get(word) {
+            return out.extend_from_within(start..end);
+        }
+        let start = out.len();
+        encode(out);
+        self.0.insert(word, (start, out.len()));
+    }
+}
+
+/// A stretch `start..end` of the text's bytes and the piece it is, or [`NO_PIECE`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Symbol {
+    pub id: u32,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The id of a symbol that is no piece of the vocabulary, and the rank of a pair that never joins.
+pub(super) const NO_PIECE: u32 = u32::MAX;
+
+/// Up to this many symbols, scanning an array beats a heap.
+const SHORT: usize = 40;
+
+/// Merges `symbols` in place. `join` gives rank and id of the piece two neighbours make.
+pub(super) fn merge(
+    symbols: &mut Vec<Symbol>,
+    mut join: impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>,
+) {
+    if symbols.len() <= SHORT {
+        merge_short(symbols, &mut join);
+    } else {
+        merge_long(symbols, &mut join);
+    }
+}
+
+fn merge_short(
+    symbols: &mut Vec<Symbol>,
+    join: &mut impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>,
+) {
+    let mut pairs = [(NO_PIECE, NO_PIECE); SHORT];
+    for (pair, two) in pairs.iter_mut().zip(symbols.windows(2)) {
+        *pair = join(&two[0], &two[1]).unwrap_or((NO_PIECE, NO_PIECE));
+    }
+    while symbols.len() > 1 {
+        let count = symbols.len() - 1;
+        let mut best = 0;
+        for i in 1..count {
+            if pairs[i].0 < pairs[best].0 {
+                best = i;
+            }
+        }
+        let (rank, id) = pairs[best];
+        if rank == NO_PIECE {
+            return;
+        }
+        symbols[best] = Symbol { id, start: symbols[best].start, end: symbols[best + 1].end };
+        symbols.remove(best + 1);
+        pairs.copy_within(best + 1..count, best);
+        let mut renew = |i: usize| {
+            pairs[i] = join(&symbols[i], &symbols[i + 1]).unwrap_or((NO_PIECE, NO_PIECE));
+        };
+        if best > 0 {
+            renew(best - 1);
+        }
+        if best + 1 < symbols.len() {
+            renew(best);
+        }
+    }
+}
+
+/// A pair waiting in the heap: ordered by rank, then by place; `end` tells a stale one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    rank: u32,
+    left: usize,
+    right: usize,
+    end: usize,
+    id: u32,
+}
+
+fn merge_long(
+    symbols: &mut Vec<Symbol>,
+    join: &mut impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>,
+) {
+    const NONE: usize = usize::MAX;
+    let count = symbols.len();
+    let mut next: Vec<usize> = (1..=count).map(|i| if i < count { i } else { NONE }).collect();
+    let mut before: Vec<usize> = (0..count).map(|i| i.wrapping_sub(1)).collect();
+    let mut alive = vec![true; count];
+    let mut propose = |heap: &mut BinaryHeap<_>, symbols: &[Symbol], left: usize, right: usize| {
+        if let Some((rank, id)) = join(&symbols[left], &symbols[right]) {
+            heap.push(Reverse(Candidate { rank, left, right, end: symbols[right].end, id }));
+        }
+    };
+    let mut heap = BinaryHeap::new();
+    for right in 1..count {
+        propose(&mut heap, symbols, right - 1, right);
+    }
+    while let Some(Reverse(Candidate { left, right, end, id, .. })) = heap.pop() {
+        // A pair is stale when either side has since been joined with another neighbour.
+        if !alive[left] || !alive[right] || next[left] != right || symbols[right].end != end {
+            continue;
+        }
+        symbols[left] = Symbol { id, start: symbols[left].start, end };
+        alive[right] = false;
+        next[left] = next[right];
+        if next[left] != NONE {
+            before[next[left]] = left;
+            propose(&mut heap, symbols, left, next[left]);
+        }
+        if before[left] != NONE {
+            propose(&mut heap, symbols, before[left], left);
+        }
+    }
+    let mut keep = alive.into_iter();
+    symbols.retain(|_| keep.next().unwrap_or(false));
+}
