@@ -6,7 +6,7 @@
 //! pass by.
 
 use crate::cpu::panel::{LANES, Weight};
-use crate::cpu::simd::Isa;
+use crate::cpu::simd::{Isa, Panel};
 use crate::{DType, quant};
 use std::ops::Range;
 
@@ -34,8 +34,7 @@ pub(super) struct Scratch {
 
 /// Panels ready for a kernel.
 pub(super) struct Panels<'s> {
-    /// F32, F16 or BF16.
-    pub dtype: DType,
+    dtype: DType,
     bytes: &'s [u8],
     /// Bytes from a panel to the next, from which one to start, and how many to take.
     stride: usize,
@@ -44,9 +43,11 @@ pub(super) struct Panels<'s> {
 }
 
 impl Panels<'_> {
-    /// The elements of panel `i`: 16 for each k.
-    pub fn get(&self, i: usize) -> &[u8] {
-        &self.bytes[i * self.stride + self.from..][..self.len]
+    /// Panel `i`.
+    pub fn get(&self, i: usize) -> Panel<'_> {
+        let bytes = &self.bytes[i * self.stride + self.from..][..self.len];
+        let k = self.len / (LANES * self.dtype.block_bytes());
+        Panel { dtype: self.dtype, bytes, k, step: LANES }
     }
 }
 

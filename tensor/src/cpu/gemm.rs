@@ -88,7 +88,7 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
                     }
                     let a = left.at(product, row, k0);
                     let sums = &mut sums[..count];
-                    isa.tile(a, [left.row, left.step], ready.dtype, ready.get(i), sums);
+                    isa.tile(a, [left.row, left.step], ready.get(i), sums);
                     for (r, sums) in sums.iter().enumerate() {
                         y(r).copy_from_slice(&sums[..width]);
                     }

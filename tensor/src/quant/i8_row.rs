@@ -14,6 +14,7 @@ pub fn decode(block: &[u8; 40], y: &mut [f32; 32]) {
 
 /// Encodes one block: d = max|x| / 127, codes rounded half to even. An infinity or NaN makes the block
 /// NaN: activations come from computation, and what went wrong there must stay visible.
+#[inline(always)]
 pub fn encode(x: &[f32; 32], block: &mut [u8; 40]) {
     // Magnitudes order as their bits do, NaN above all, which a maximum of floats would skip.
     let max = x.iter().fold(0, |max: u32, v| max.max(v.abs().to_bits()));

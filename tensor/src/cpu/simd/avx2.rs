@@ -3,7 +3,7 @@
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
 use super::format::*;
-use super::{LANES, Sums};
+use super::{LANES, Panel, Sums};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -16,10 +16,10 @@ const BF16: u8 = DType::BF16 as u8;
 /// # Safety
 /// The CPU has the features, and lengths fit as `Isa::tile` checks.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: &mut Sums) {
+pub unsafe fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
     // SAFETY: the caller's promises are passed on.
     unsafe {
-        match dtype {
+        match panel.dtype {
             DType::F32 => rows::<F32>(a, at, panel, sums),
             DType::F16 => rows::<F16>(a, at, panel, sums),
             DType::BF16 => rows::<BF16>(a, at, panel, sums),
@@ -29,7 +29,7 @@ pub unsafe fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: 
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<const E: u8>(a: &[f32], at: [usize; 2], panel: &[u8], sums: &mut Sums) {
+unsafe fn rows<const E: u8>(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
     for_tiles!(sums, a, at[0], [4, 2, 1], |now, a, M| {
         // SAFETY: `a` begins at the tile's first row and holds as many rows as are left.
         unsafe { chains::<E, M>(a, at, panel, now) }
@@ -40,24 +40,26 @@ unsafe fn rows<const E: u8>(a: &[f32], at: [usize; 2], panel: &[u8], sums: &mut 
 unsafe fn chains<const E: u8, const M: usize>(
     a: &[f32],
     [row, step]: [usize; 2],
-    panel: &[u8],
+    panel: Panel,
     sums: &mut Sums,
 ) {
     let size = if E == F32 { 4 } else { 2 };
+    let mut at = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
-    // SAFETY: the panel has 16 elements for each k, `a` has M rows, `sums` M entries of 16 floats.
+    // SAFETY: the panel has 16 elements for each of its k, `a` has M rows, `sums` M entries of 16 floats.
     unsafe {
         let half = |m: usize, h: usize| sums[m].as_ptr().add(8 * h);
         let mut y: [[__m256; 2]; M] =
             std::array::from_fn(|m| [_mm256_loadu_ps(half(m, 0)), _mm256_loadu_ps(half(m, 1))]);
-        for w in panel.chunks_exact(size * LANES) {
-            let w = [eight::<E>(w.as_ptr()), eight::<E>(w.as_ptr().add(8 * size))];
+        for _ in 0..panel.k {
+            let w = [eight::<E>(at), eight::<E>(at.add(8 * size))];
             for m in 0..M {
                 let v = _mm256_set1_ps(*a.add(m * row));
                 y[m][0] = _mm256_fmadd_ps(v, w[0], y[m][0]);
                 y[m][1] = _mm256_fmadd_ps(v, w[1], y[m][1]);
             }
             a = a.wrapping_add(step);
+            at = at.wrapping_add(panel.step * size);
         }
         for m in 0..M {
             _mm256_storeu_ps(sums[m].as_mut_ptr(), y[m][0]);

@@ -4,7 +4,7 @@
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
 use super::format::for_tiles;
-use super::{LANES, Sums, portable};
+use super::{LANES, Panel, Sums, portable};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -17,10 +17,10 @@ const BF16: u8 = DType::BF16 as u8;
 /// # Safety
 /// The CPU has the features, and lengths fit as `Isa::tile` checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: &mut Sums) {
+pub unsafe fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
     // SAFETY: the caller's promises are passed on.
     unsafe {
-        match dtype {
+        match panel.dtype {
             DType::F32 => rows::<F32>(a, at, panel, sums),
             DType::F16 => rows::<F16>(a, at, panel, sums),
             DType::BF16 => rows::<BF16>(a, at, panel, sums),
@@ -30,7 +30,7 @@ pub unsafe fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: 
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn rows<const E: u8>(a: &[f32], [row, step]: [usize; 2], panel: &[u8], sums: &mut Sums) {
+unsafe fn rows<const E: u8>(a: &[f32], [row, step]: [usize; 2], panel: Panel, sums: &mut Sums) {
     for_tiles!(sums, a, row, [8, 4, 2, 1], |now, a, M| {
         // SAFETY: `a` begins at the tile's first row and holds as many rows as are left.
         unsafe {
@@ -48,27 +48,29 @@ unsafe fn rows<const E: u8>(a: &[f32], [row, step]: [usize; 2], panel: &[u8], su
 unsafe fn chains<const E: u8, const M: usize>(
     a: &[f32],
     [row, step]: [usize; 2],
-    panel: &[u8],
+    panel: Panel,
     sums: &mut Sums,
 ) {
-    let size = if E == F32 { 64 } else { 32 };
+    let size = if E == F32 { 4 } else { 2 };
+    let mut w = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
-    // SAFETY: the panel has 16 elements for each k, `a` has M rows, `sums` M entries of 16 floats.
+    // SAFETY: the panel has 16 elements for each of its k, `a` has M rows, `sums` M entries of 16 floats.
     unsafe {
         let mut y: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(sums[m].as_ptr()));
-        for w in panel.chunks_exact(size) {
-            let w = match E {
-                F32 => _mm512_loadu_ps(w.as_ptr().cast()),
-                F16 => _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast())),
+        for _ in 0..panel.k {
+            let v = match E {
+                F32 => _mm512_loadu_ps(w.cast()),
+                F16 => _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
                 _ => {
-                    let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(w.as_ptr().cast()));
+                    let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()));
                     _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
                 }
             };
             for m in 0..M {
-                y[m] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(m * row)), w, y[m]);
+                y[m] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(m * row)), v, y[m]);
             }
             a = a.wrapping_add(step);
+            w = w.wrapping_add(panel.step * size);
         }
         for m in 0..M {
             _mm512_storeu_ps(sums[m].as_mut_ptr(), y[m]);

@@ -16,6 +16,22 @@ mod avx512;
 mod avx512_i8;
 mod format;
 mod portable;
+mod versions;
+
+pub(crate) use versions::versions;
+
+/// A panel of 16 columns for a number of k.
+#[derive(Clone, Copy)]
+pub struct Panel<'a> {
+    /// F32, F16 or BF16.
+    pub dtype: DType,
+    /// From the first element on.
+    pub bytes: &'a [u8],
+    /// Rows.
+    pub k: usize,
+    /// Elements from a row to the next: 16 if the rows are dense.
+    pub step: usize,
+}
 
 /// Rows of the left operand that one kernel call takes at most.
 pub const TILE: usize = 8;
@@ -24,7 +40,7 @@ pub const TILE: usize = 8;
 pub type Sums = [[f32; LANES]];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(crate) enum Kind {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -68,6 +84,10 @@ impl Isa {
         all
     }
 
+    pub(crate) fn kind(self) -> Kind {
+        self.0
+    }
+
     /// The name `PUYU_CPU` takes.
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -80,34 +100,29 @@ impl Isa {
     }
 
     /// Adds to `sums[i][lane]`, k ascending, the products a(i, k) · panel(k, lane), with a(i, k) at
-    /// `a[i * row + k * step]`; `panel` holds 16 F32, F16 or BF16 elements for each k.
+    /// `a[i * row + k * step]`.
     ///
     /// # Panics
-    /// If there are more than [`TILE`] rows, `a` is too short, or `dtype` is a block format.
+    /// If there are more than [`TILE`] rows, an operand is too short, or the panel is of a block
+    /// format.
     #[track_caller]
-    pub fn tile(
-        self,
-        a: &[f32],
-        [row, step]: [usize; 2],
-        dtype: DType,
-        panel: &[u8],
-        sums: &mut Sums,
-    ) {
-        assert!(dtype.is_float() && panel.len().is_multiple_of(LANES * dtype.block_bytes()));
-        let k = panel.len() / (LANES * dtype.block_bytes());
+    pub fn tile(self, a: &[f32], [row, step]: [usize; 2], panel: Panel, sums: &mut Sums) {
+        let Panel { dtype, bytes, k, step: panel_step } = panel;
         if k == 0 || sums.is_empty() {
             return;
         }
-        assert!(sums.len() <= TILE, "tile: {} rows", sums.len());
+        assert!(sums.len() <= TILE && dtype.is_float(), "tile: {} rows by {dtype}", sums.len());
+        let span = ((k - 1) * panel_step + LANES) * dtype.block_bytes();
+        assert!(bytes.len() >= span, "tile: panel too short");
         assert!(a.len() > (sums.len() - 1) * row + (k - 1) * step, "tile: left operand too short");
         match self.0 {
-            Kind::Portable => portable::tile(a, [row, step], dtype, panel, sums),
+            Kind::Portable => portable::tile(a, [row, step], panel, sums),
             // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::tile(a, [row, step], dtype, panel, sums) },
+            Kind::Avx2 => unsafe { avx2::tile(a, [row, step], panel, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512::tile(a, [row, step], dtype, panel, sums) },
+            Kind::Avx512 => unsafe { avx512::tile(a, [row, step], panel, sums) },
         }
     }
 

@@ -1,7 +1,7 @@
 //! Kernels in plain Rust, written so that compilers vectorize them: the meaning of the others.
 
 use super::format::*;
-use super::{LANES, Sums};
+use super::{LANES, Panel, Sums};
 use crate::DType;
 use crate::cpu::panel::unpack_row;
 use crate::quant::{decode_row, f16_to_f32};
@@ -17,8 +17,8 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
 }
 
 /// See [`super::Isa::tile`].
-pub fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: &mut Sums) {
-    match dtype {
+pub fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
+    match panel.dtype {
         DType::F32 => chains(a, at, panel, sums, f32::from_le_bytes),
         DType::F16 => chains(a, at, panel, sums, |b| f16_to_f32(u16::from_le_bytes(b))),
         DType::BF16 => {
@@ -32,14 +32,15 @@ pub fn tile(a: &[f32], at: [usize; 2], dtype: DType, panel: &[u8], sums: &mut Su
 fn chains<const SIZE: usize>(
     a: &[f32],
     [row, step]: [usize; 2],
-    panel: &[u8],
+    panel: Panel,
     sums: &mut Sums,
     decode: impl Fn([u8; SIZE]) -> f32,
 ) {
     for (i, sums) in sums.iter_mut().enumerate() {
         let mut y = *sums;
-        for (k, w) in panel.chunks_exact(SIZE * LANES).enumerate() {
+        for k in 0..panel.k {
             let a = a[i * row + k * step];
+            let w = &panel.bytes[k * panel.step * SIZE..][..SIZE * LANES];
             for (y, &w) in y.iter_mut().zip(w.as_chunks::<SIZE>().0) {
                 *y = multiply_add(a, decode(w), *y);
             }
