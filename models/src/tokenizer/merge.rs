@@ -91,50 +91,54 @@ fn merge_short(
     }
 }
 
-/// A pair waiting in the heap: ordered by rank, then by place; `end` tells a stale one.
+/// A pair waiting in the heap: ordered by rank, then by place; `right_end` tells a stale one.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     rank: u32,
-    left: usize,
-    right: usize,
-    end: usize,
+    left: u32,
+    right: u32,
+    right_end: u32,
     id: u32,
 }
 
+/// # Panics
+/// On a word of 4 GiB or more, whose symbols alone would fill 96 GiB.
 fn merge_long(
     symbols: &mut Vec<Symbol>,
     join: &mut impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>,
 ) {
-    const NONE: usize = usize::MAX;
-    let count = symbols.len();
-    let mut next: Vec<usize> = (1..=count).map(|i| if i < count { i } else { NONE }).collect();
-    let mut before: Vec<usize> = (0..count).map(|i| i.wrapping_sub(1)).collect();
-    let mut alive = vec![true; count];
-    let mut propose = |heap: &mut BinaryHeap<_>, symbols: &[Symbol], left: usize, right: usize| {
-        if let Some((rank, id)) = join(&symbols[left], &symbols[right]) {
-            heap.push(Reverse(Candidate { rank, left, right, end: symbols[right].end, id }));
-        }
+    const NONE: u32 = u32::MAX;
+    let bytes = symbols.last().map_or(0, |last| last.end);
+    assert!(bytes < NONE as usize, "a word of {bytes} bytes is too long to merge");
+    let count = symbols.len() as u32;
+    let mut next: Vec<u32> = (1..=count).map(|i| if i < count { i } else { NONE }).collect();
+    let mut before: Vec<u32> = (0..count).map(|i| i.wrapping_sub(1)).collect();
+    let mut candidate = |symbols: &[Symbol], left: u32, right: u32| {
+        let (l, r) = (&symbols[left as usize], &symbols[right as usize]);
+        let (rank, id) = join(l, r)?;
+        Some(Reverse(Candidate { rank, left, right, right_end: r.end as u32, id }))
     };
-    let mut heap = BinaryHeap::new();
-    for right in 1..count {
-        propose(&mut heap, symbols, right - 1, right);
-    }
-    while let Some(Reverse(Candidate { left, right, end, id, .. })) = heap.pop() {
-        // A pair is stale when either side has since been joined with another neighbour.
-        if !alive[left] || !alive[right] || next[left] != right || symbols[right].end != end {
+    let first: Vec<_> = (1..count).filter_map(|i| candidate(symbols, i - 1, i)).collect();
+    let mut heap = BinaryHeap::from(first);
+    while let Some(Reverse(Candidate { left, right, right_end, id, .. })) = heap.pop() {
+        // A pair is stale when either side has since been joined with another neighbour; a symbol
+        // that was taken up by its left one has an empty stretch.
+        let (l, r) = (symbols[left as usize], symbols[right as usize]);
+        if l.start == l.end || next[left as usize] != right || r.end != right_end as usize {
             continue;
         }
-        symbols[left] = Symbol { id, start: symbols[left].start, end };
-        alive[right] = false;
-        next[left] = next[right];
-        if next[left] != NONE {
-            before[next[left]] = left;
-            propose(&mut heap, symbols, left, next[left]);
+        symbols[left as usize] = Symbol { id, start: l.start, end: r.end };
+        symbols[right as usize].end = r.start;
+        let after = next[right as usize];
+        next[left as usize] = after;
+        if after != NONE {
+            before[after as usize] = left;
+            heap.extend(candidate(symbols, left, after));
         }
-        if before[left] != NONE {
-            propose(&mut heap, symbols, before[left], left);
+        let previous = before[left as usize];
+        if previous != NONE {
+            heap.extend(candidate(symbols, previous, left));
         }
     }
-    let mut keep = alive.into_iter();
-    symbols.retain(|_| keep.next().unwrap_or(false));
+    symbols.retain(|symbol| symbol.start < symbol.end);
 }
