@@ -4,7 +4,10 @@
 use puyu_models::Config;
 use puyu_models::format::gguf_export::{self, Export};
 use puyu_models::format::recode::{fitting, recode};
-use puyu_models::format::{Checkpoint, Metadata, OpenOptions, open};
+use puyu_models::format::{
+    Checkpoint, Metadata, OpenOptions, convert, gguf, gguf_config, gguf_write, open,
+};
+use puyu_models::tokenizer::{EncodeOptions, GgufVocab, Tokenizer};
 use puyu_tensor::quant::decode_row;
 use puyu_tensor::{DType, ErrorKind, Result, Spec};
 use puyu_tests::fixtures;
@@ -22,8 +25,7 @@ fn export(folder: &str, to: &Path, dtype: DType) -> Result<Vec<String>> {
         config: &config,
         name: folder,
         metadata: &Metadata::default(),
-        dtype,
-        rule: &|_, shape| fitting(dtype, *shape.last().unwrap()),
+        rule: &|_, spec| fitting(dtype, spec.last()),
     };
     gguf_export::save(to, model.source(), &export)
 }
@@ -158,4 +160,136 @@ fn case_34_a_killed_writer_leaves_the_old_file() {
     std::mem::forget(file);
     assert!(std::fs::read(&path).unwrap() == before);
     assert!(open(folder.path(), OpenOptions::default()).is_ok());
+}
+
+/// What a converted model's tokenizer must agree on.
+const TEXTS: [&str; 4] =
+    ["the attention model, then 模型 2024", "  \n two  spaces", "🐉 ü", "the then"];
+
+fn same_tokens(a: &Tokenizer, b: &Tokenizer) {
+    for text in TEXTS {
+        for parse_special in [false, true] {
+            let text = format!("{text}<|im_end|>");
+            let options = EncodeOptions { add_bos: true, parse_special };
+            let ids = a.encode(&text, options);
+            assert_eq!(ids, b.encode(&text, options), "{text:?}");
+            assert_eq!(a.decode(&ids, false), b.decode(&ids, false), "{text:?}");
+        }
+    }
+}
+
+/// A folder goes to GGUF and back: weights, configuration, tokenizer and chat template.
+#[test]
+fn folders_go_to_gguf_and_back() {
+    let temporary = tempfile::tempdir().unwrap();
+    for model in ["internlm1", "internlm2_ntk", "internlm2_bf16", "internlm3", "llama_tied"] {
+        let path = temporary.path().join("model.gguf");
+        let folder = temporary.path().join(model);
+        let before = opened(&fixtures().join(model));
+        convert::to_gguf(&before, &path, None).unwrap();
+        let middle = opened(&path);
+        convert::to_hugging_face(&middle, &folder, None).unwrap();
+        let after = opened(&folder);
+        let config = |c: &Checkpoint| {
+            let json = c.config().unwrap();
+            format!("{:?}", Config::from_json(&json).unwrap())
+        };
+        assert_eq!(config(&before), config(&after), "{model}");
+        for name in after.source().names() {
+            let (x, y) = (before.source().tensor(name).unwrap(), after.source().tensor(name));
+            let (x, y) = (x, y.unwrap());
+            // GGUF keeps vectors in F32.
+            let bytes = recode(x.spec(), x.bytes(), y.dtype()).unwrap();
+            assert!(bytes == y.bytes(), "{model} {name}");
+        }
+        let from = Tokenizer::load(&fixtures().join(model)).unwrap();
+        let there = Tokenizer::from_metadata(middle.metadata().unwrap()).unwrap();
+        same_tokens(&from, &there);
+        same_tokens(&from, &Tokenizer::load(&folder).unwrap());
+        assert_eq!(from.chat_template(), there.chat_template(), "{model}");
+    }
+}
+
+/// The tokenizer's keys are those of llama.cpp's converter.
+#[test]
+fn tokenizer_keys_equal_llama_cpp() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("ours.gguf");
+    for (model, file) in [("internlm2", "internlm2-f32"), ("internlm3", "internlm3-f32")] {
+        convert::to_gguf(&opened(&fixtures().join(model)), &path, None).unwrap();
+        let (ours, theirs) = (opened(&path), opened(&fixtures().join(format!("gguf/{file}.gguf"))));
+        let (ours, theirs) = (ours.metadata().unwrap(), theirs.metadata().unwrap());
+        for (key, value) in theirs.iter().filter(|(k, _)| k.starts_with("tokenizer.")) {
+            match key {
+                // Of no consequence: the scores of what is never merged, and a key for other models.
+                "tokenizer.ggml.scores" | "tokenizer.ggml.add_sep_token" => {}
+                // The unknown token is a control token there.
+                "tokenizer.ggml.token_type" => {
+                    let kinds = |m: &Metadata| m.get_i32s(key).unwrap().unwrap()[1..].to_vec();
+                    assert_eq!(kinds(ours), kinds(theirs), "{file}");
+                }
+                _ => assert_eq!(ours.get(key), Some(value), "{file} {key}"),
+            }
+        }
+        assert_eq!(gguf_config::eos_ids(ours).unwrap(), [318, 2]);
+    }
+}
+
+/// Block formats become floats in a folder, and a byte-level vocabulary a tokenizer.json.
+#[test]
+fn gguf_becomes_a_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let quantized = opened(&fixtures().join("gguf/internlm2-q8_0.gguf"));
+    let folder = temporary.path().join("q8");
+    convert::to_hugging_face(&quantized, &folder, Some(DType::F16)).unwrap();
+    let after = opened(&folder);
+    assert_eq!(after.config().unwrap()["torch_dtype"], "float16");
+    for name in quantized.source().names() {
+        let (x, y) = (quantized.source().tensor(name).unwrap(), after.source().tensor(name));
+        assert!(recode(x.spec(), x.bytes(), DType::F16).unwrap() == y.unwrap().bytes(), "{name}");
+    }
+    let error = convert::to_hugging_face(&quantized, &folder, Some(DType::Q4_0)).unwrap_err();
+    assert!(error.to_string().contains("cannot hold q4_0"), "{error}");
+
+    let path = temporary.path().join("bytes.gguf");
+    let from = fixtures().join("gguf/llama_tied-f32.gguf");
+    let mut model = gguf::Gguf::open(&from, OpenOptions::default()).unwrap();
+    byte_level_vocabulary().write(&mut model.metadata);
+    gguf_write::save_copy(&path, &model).unwrap();
+    let folder = temporary.path().join("bytes");
+    convert::to_hugging_face(&opened(&path), &folder, None).unwrap();
+    let there = Tokenizer::from_metadata(&model.metadata).unwrap();
+    assert!(there.encode("the then", EncodeOptions::default()).len() < 8);
+    same_tokens(&there, &Tokenizer::load(&folder).unwrap());
+}
+
+/// A byte-level vocabulary of 320 tokens: bytes, some merges, and control tokens.
+fn byte_level_vocabulary() -> GgufVocab {
+    let mut shifted = 256;
+    let mut tokens: Vec<String> = (0..=255u8)
+        .map(|b| match b {
+            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(b).to_string(),
+            _ => {
+                shifted += 1;
+                char::from_u32(shifted - 1).unwrap().to_string()
+            }
+        })
+        .collect();
+    let merges = ["t h", "th e", "Ġ t", "h e", "Ġt he"].map(String::from);
+    tokens.extend(merges.iter().map(|m| m.replace(' ', "")));
+    let plain = tokens.len();
+    tokens.extend((plain..319).map(|i| format!("<|extra_{i}|>")));
+    tokens.push("<|im_end|>".into());
+    GgufVocab {
+        model: "gpt2".into(),
+        pre: Some("smollm".into()),
+        token_type: (0..tokens.len()).map(|i| if i < plain { 1 } else { 3 }).collect(),
+        tokens: tokens.into_iter().map(String::into_bytes).collect(),
+        merges: merges.into(),
+        bos: Some(plain as u32),
+        eos: Some(319),
+        add_bos: Some(false),
+        add_space_prefix: Some(false),
+        ..GgufVocab::default()
+    }
 }

@@ -417,7 +417,8 @@ pub fn llama3_divisors(
     (0..head_dim / 2).map(divisor).collect()
 }
 
-/// The ids that end an answer, as generation_config.json has them: end of text, turn and message.
+/// The ids that end an answer, as generation_config.json has them: end of text, turn and message, and
+/// what ended a text before an export put the end of a turn in its place.
 ///
 /// # Errors
 /// If a key has the wrong type.
@@ -427,6 +428,8 @@ pub fn eos_ids(meta: &Metadata) -> Result<Vec<u32>> {
         let id = meta.get_u32(&format!("tokenizer.ggml.{name}_token_id"))?;
         ids.extend(id.filter(|id| !ids.contains(id)));
     }
+    let id = meta.get_u32(super::gguf_vocab::TEXT_END)?;
+    ids.extend(id.filter(|id| !ids.contains(id)));
     Ok(ids)
 }
 

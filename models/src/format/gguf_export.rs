@@ -9,7 +9,7 @@ use super::gguf_names::{rope_rows, to_gguf, wqkv_row};
 use super::gguf_type::GgmlType;
 use super::gguf_write::{self, Out};
 use super::recode::recode;
-use super::{Source, gather};
+use super::{Source, Stored, gather};
 use crate::Config;
 use puyu_tensor::ops::Scaling;
 use puyu_tensor::{Context, DType, Dims, Error, Result, Spec, Tensor};
@@ -25,10 +25,9 @@ pub struct Export<'a> {
     pub name: &'a str,
     /// The tokenizer's keys, and any others to be written as they are.
     pub metadata: &'a Metadata,
-    /// What most weights become; vectors stay F32, as llama.cpp needs them.
-    pub dtype: DType,
-    /// The dtype of one matrix, by its GGUF name and shape.
-    pub rule: &'a dyn Fn(&str, &Dims) -> DType,
+    /// What a matrix becomes, by its GGUF name and its spec now. Vectors become F32, as llama.cpp
+    /// needs them.
+    pub rule: &'a dyn Fn(&str, &Spec) -> DType,
 }
 
 /// Where a GGUF tensor's rows come from.
@@ -55,9 +54,10 @@ pub fn save(path: &Path, source: &dyn Source, export: &Export<'_>) -> Result<Vec
     let mut warnings = Vec::new();
     let divisors = rope(&mut metadata, config, &mut warnings)?;
     let (outs, origins) = tensors(source, export, divisors)?;
+    metadata.set("general.file_type", Value::U32(file_type(&outs)));
+    metadata.set("general.quantization_version", Value::U32(2));
     gguf_write::save(path, &metadata, &outs, |out| {
-        let dtype = export_dtype(export, &out.name, &out.shape);
-        bytes(source, &origins[&out.name], dtype)
+        bytes(source, &origins[&out.name], out.kind)
             .context(format_args!("tensor {}", quote(&out.name)))
     })?;
     Ok(warnings)
@@ -68,31 +68,28 @@ fn arch(config: &Config) -> &'static str {
     if config.model_type == "internlm2" { "internlm2" } else { "llama" }
 }
 
-/// `general.file_type`: what most weights are.
-///
-/// # Errors
-/// If llama.cpp has no number for it.
-pub fn file_type(dtype: DType) -> Result<u32> {
-    Ok(match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q4_0 => 2,
-        DType::Q4_1 => 3,
-        DType::Q8_0 => 7,
-        DType::Q5_0 => 8,
-        DType::Q5_1 => 9,
-        DType::Q4K => 15,
-        DType::Q5K => 17,
-        DType::Q6K => 18,
-        DType::BF16 => 32,
-        DType::U32 | DType::I8Row => {
-            return Err(Error::invalid(format!("weights cannot be written as {dtype}")));
-        }
-        other => return Err(Error::invalid(format!("GGUF has no {other}"))),
-    })
+/// `general.file_type`: llama.cpp's number for what most elements are stored as.
+fn file_type(outs: &[Out]) -> u32 {
+    let elements = |d: DType| -> usize {
+        let of = outs.iter().filter(|o| o.kind.stored == Stored::Plain(d));
+        of.map(|o| o.shape.numel()).sum()
+    };
+    match DType::WEIGHTS.into_iter().max_by_key(|d| elements(*d)) {
+        Some(DType::F16) => 1,
+        Some(DType::Q4_0) => 2,
+        Some(DType::Q4_1) => 3,
+        Some(DType::Q8_0) => 7,
+        Some(DType::Q5_0) => 8,
+        Some(DType::Q5_1) => 9,
+        Some(DType::Q4K) => 15,
+        Some(DType::Q5K) => 17,
+        Some(DType::Q6K) => 18,
+        Some(DType::BF16) => 32,
+        _ => 0,
+    }
 }
 
-/// Everything but the rope scaling.
+/// Everything but the rope scaling and what is counted from the tensors.
 fn metadata(export: &Export<'_>) -> Result<Metadata> {
     let config = export.config;
     let arch = arch(config);
@@ -120,8 +117,6 @@ fn metadata(export: &Export<'_>) -> Result<Metadata> {
     }
     meta.set(&format!("{arch}.rope.freq_base"), Value::F32(config.rope.base));
     meta.set(&format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(config.eps));
-    meta.set("general.file_type", Value::U32(file_type(export.dtype)?));
-    meta.set("general.quantization_version", Value::U32(2));
     for (key, value) in export.metadata.iter() {
         meta.set(key, value.clone());
     }
@@ -169,11 +164,6 @@ fn rope(
     Ok(divisors)
 }
 
-/// What a tensor becomes: vectors are F32, matrices what the rule says.
-fn export_dtype(export: &Export<'_>, name: &str, shape: &Dims) -> DType {
-    if shape.len() < 2 { DType::F32 } else { (export.rule)(name, shape) }
-}
-
 /// The tensors of the file, in the order of the source, and where each comes from.
 fn tensors(
     source: &dyn Source,
@@ -181,11 +171,11 @@ fn tensors(
     divisors: Option<Vec<f32>>,
 ) -> Result<(Vec<Out>, HashMap<String, Origin>)> {
     let (mut outs, mut origins) = (Vec::new(), HashMap::new());
-    let mut add = |name: String, shape: Dims, origin: Origin| -> Result<()> {
-        let dtype = export_dtype(export, &name, &shape);
+    let mut add = |name: String, spec: Spec, origin: Origin| -> Result<()> {
+        let dtype = if spec.rank() < 2 { DType::F32 } else { (export.rule)(&name, &spec) };
         let kind = GgmlType::from_dtype(dtype)
             .ok_or_else(|| Error::invalid(format!("GGUF has no {dtype}")))?;
-        outs.push(Out { name: name.clone(), shape, kind });
+        outs.push(Out { name: name.clone(), shape: spec.shape, kind });
         origins.insert(name, origin);
         Ok(())
     };
@@ -211,7 +201,8 @@ fn tensors(
                     _ => rope_rows(n, dim, true).map(row).collect(),
                 };
                 let gguf = gguf_name(&format!("{layer}.attention.{short}.{kind}"), config)?;
-                add(gguf, shape.with(0, n * dim), Origin::Rows(name.into(), order))?;
+                let spec = Spec::new(shape.with(0, n * dim), spec.dtype);
+                add(gguf, spec, Origin::Rows(name.into(), order))?;
             }
             continue;
         }
@@ -228,10 +219,10 @@ fn tensors(
             }
             None => Origin::Whole(name.into()),
         };
-        add(gguf, shape, origin)?;
+        add(gguf, spec, origin)?;
     }
     if let Some(divisors) = divisors {
-        add(ROPE_FREQS.into(), [divisors.len()].into(), Origin::RopeFreqs(divisors))?;
+        add(ROPE_FREQS.into(), Spec::f32([divisors.len()]), Origin::RopeFreqs(divisors))?;
     }
     Ok((outs, origins))
 }
@@ -248,8 +239,8 @@ fn check_rows(name: &str, shape: &Dims, rows: usize) -> Result<()> {
     Err(Error::invalid(format!("tensor {} has shape {shape}, expected {rows} rows", quote(name))))
 }
 
-/// The bytes of a GGUF tensor, as `dtype`.
-fn bytes(source: &dyn Source, origin: &Origin, dtype: DType) -> Result<Cow<'static, [u8]>> {
+/// The bytes of a GGUF tensor.
+fn bytes(source: &dyn Source, origin: &Origin, kind: GgmlType) -> Result<Cow<'static, [u8]>> {
     let (tensor, order): (Tensor, Option<&[usize]>) = match origin {
         Origin::RopeFreqs(table) => (Tensor::new(table, [table.len()]), None),
         Origin::Whole(name) => (source.tensor(name)?, None),
@@ -266,5 +257,6 @@ fn bytes(source: &dyn Source, origin: &Origin, dtype: DType) -> Result<Cow<'stat
             (spec, Cow::Owned(gather(rows, &spec)))
         }
     };
+    let dtype = kind.stored.dtype().expect("the kind was made from a dtype");
     Ok(Cow::Owned(recode(&spec, &raw, dtype)?.into_owned()))
 }

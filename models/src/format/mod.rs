@@ -5,6 +5,7 @@
 pub mod atomic;
 mod check;
 mod checkpoint;
+pub mod convert;
 mod cursor;
 pub mod gguf;
 pub mod gguf_config;
@@ -12,13 +13,16 @@ pub mod gguf_export;
 mod gguf_meta;
 pub mod gguf_names;
 pub mod gguf_type;
+pub mod gguf_vocab;
 pub mod gguf_write;
+pub mod hugging_face;
 pub mod json;
 pub mod pickle;
 pub mod recode;
 pub mod safetensors;
 pub mod safetensors_write;
 mod table;
+mod tokenizer_files;
 mod zip;
 
 pub use check::check_tensors;

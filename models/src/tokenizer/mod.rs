@@ -30,6 +30,7 @@ use hash::Map;
 use sentencepiece::SentencePiece;
 
 pub use gguf::GgufVocab;
+pub(crate) use pre_tokenizer::patterns_named;
 pub use stream::DecodeStream;
 
 /// What a token is; the numbers are those of GGUF and of SentencePiece.

@@ -26,6 +26,17 @@ const NAMED: [(&[&str], &[&str]); 5] = [
     (&["default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
 ];
 
+/// The patterns of the one that a GGUF file calls `name`, in the order they are applied.
+///
+/// # Errors
+/// A name that is not known.
+pub(crate) fn patterns_named(name: &str) -> Result<&'static [&'static str]> {
+    let found = NAMED.iter().find(|(names, _)| names.contains(&name));
+    found
+        .map(|(_, patterns)| *patterns)
+        .ok_or_else(|| Error::unsupported(format!("the pre-tokenizer `{name}` is not supported")))
+}
+
 /// One pattern, applied to every piece the one before it left.
 struct Split {
     source: String,
@@ -50,12 +61,8 @@ impl PreTokenizer {
     /// # Errors
     /// A name that is not known: guessing would change the tokens of every text.
     pub fn named(name: &str) -> Result<Self> {
-        let (_, patterns) =
-            NAMED.iter().find(|(names, _)| names.contains(&name)).ok_or_else(|| {
-                Error::unsupported(format!("the pre-tokenizer `{name}` is not supported"))
-            })?;
         let mut all = Self::default();
-        for pattern in *patterns {
+        for pattern in patterns_named(name)? {
             all.push(pattern, false)?;
         }
         Ok(all)

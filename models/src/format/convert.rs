@@ -1,0 +1,97 @@
+//! Whole models from one layout to another: weights, configuration and tokenizer together. Converting
+//! keeps every number unless a dtype is asked for.
+
+use super::gguf_export::{self, Export};
+use super::hugging_face::{self, write_json};
+use super::recode::fitting;
+use super::{Checkpoint, Metadata, gguf_config, gguf_vocab, tokenizer_files};
+use crate::Config;
+use crate::tokenizer::{GgufVocab, Tokenizer};
+use puyu_tensor::{Context, DType, Error, ErrorKind, Result};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Writes a checkpoint as one GGUF file; gives warnings. With a dtype, matrices become that, or what
+/// fits their rows instead; without, floats stay what they are.
+///
+/// # Errors
+/// If the checkpoint is no model that puyu runs, or the file cannot be written; an old file of that
+/// name is then left as it was.
+pub fn to_gguf(from: &Checkpoint, path: &Path, dtype: Option<DType>) -> Result<Vec<String>> {
+    let config = Config::from_json(&from.config()?).context(from.path.display())?;
+    let (metadata, mut warnings) = tokenizer_metadata(from, &config)?;
+    let stem = from.path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = from.metadata().map(|m| m.get_str("general.name")).transpose()?.flatten();
+    let export = Export {
+        config: &config,
+        name: name.unwrap_or(&stem),
+        metadata: &metadata,
+        rule: &|_, spec| fitting(dtype.unwrap_or(spec.dtype), spec.last()),
+    };
+    warnings.extend(gguf_export::save(path, from.source(), &export)?);
+    Ok(warnings)
+}
+
+/// The tokenizer's metadata: as the GGUF file has them, or made from the folder's files.
+fn tokenizer_metadata(from: &Checkpoint, config: &Config) -> Result<(Metadata, Vec<String>)> {
+    let mut metadata = Metadata::default();
+    if let Some(meta) = from.metadata() {
+        for (key, value) in meta.iter() {
+            if key.starts_with("tokenizer.") || key == gguf_vocab::TEXT_END {
+                metadata.set(key, value.clone());
+            }
+        }
+        return Ok((metadata, Vec::new()));
+    }
+    let folder = from.folder().unwrap_or(Path::new(""));
+    let mut vocab = match Tokenizer::load(folder).and_then(|t| t.to_gguf()) {
+        Ok(vocab) => vocab,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Ok((metadata, vec![format!("written without a tokenizer: {e}")]));
+        }
+        Err(e) => return Err(e),
+    };
+    gguf_vocab::pad(&mut vocab, config.vocab_size).context(folder.display())?;
+    if config.model_type != "llama" {
+        gguf_vocab::end_at_turns(&mut vocab, &mut metadata);
+    }
+    vocab.write(&mut metadata);
+    Ok((metadata, Vec::new()))
+}
+
+/// Writes a GGUF checkpoint as a folder in Hugging Face layout. With no dtype, floats keep theirs and
+/// block formats become F32.
+///
+/// # Errors
+/// If the checkpoint is no GGUF file, or no model that puyu runs, or a file cannot be written.
+pub fn to_hugging_face(from: &Checkpoint, folder: &Path, dtype: Option<DType>) -> Result<()> {
+    let meta = from
+        .metadata()
+        .ok_or_else(|| Error::invalid(format!("{} is no GGUF file", from.path.display())))?;
+    if let Some(block) = dtype.filter(|d| !d.is_float()) {
+        return Err(Error::invalid(format!("a Hugging Face folder cannot hold {block}")));
+    }
+    let mut config = from.config()?;
+    let mut vocab = GgufVocab::read(meta)?;
+    let ends = gguf_config::eos_ids(meta)?;
+    // The end of a text is the tokenizer's, the end of a turn the generation's.
+    if let Some(end) = meta.get_u32(gguf_vocab::TEXT_END)? {
+        vocab.eos = Some(end);
+        config["eos_token_id"] = json!(end);
+    }
+    hugging_face::save(folder, from.source(), &config, dtype)?;
+    write_json(&folder.join("generation_config.json"), &generation(&vocab, &ends))?;
+    let model_type = config["model_type"].as_str().unwrap_or_default();
+    tokenizer_files::save(folder, &vocab, model_type)
+}
+
+/// generation_config.json: where texts begin and answers end.
+fn generation(vocab: &GgufVocab, ends: &[u32]) -> Value {
+    let mut ids: Vec<u32> = vocab.eos.into_iter().chain(ends.iter().copied()).collect();
+    ids.dedup();
+    json!({
+        "bos_token_id": vocab.bos,
+        "eos_token_id": ids,
+        "pad_token_id": vocab.pad,
+    })
+}
