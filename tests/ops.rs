@@ -1,13 +1,13 @@
 //! The loops over the op catalog: every case of every op, at fixed and at random sizes, against what
-//! an op promises. `gpu == cpu` is in `gpu.rs`, the same cases on a device.
+//! an op promises. `gpu == cpu` is in `gpu_ops.rs`, the same cases on a device.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use puyu_autograd::backward_from;
 use puyu_tensor::op::Entry;
 use puyu_tensor::ops::CATALOG;
-use puyu_tensor::{DType, Dims, Spec, Tensor, cpu::pool, fill_scratch, no_grad};
-use puyu_tests::{Run, SIZES, bits, close, numbers, values};
+use puyu_tensor::{DType, Device, Dims, Tensor, cpu::pool, fill_scratch, no_grad};
+use puyu_tests::{Run, SIZES, bits, close, numbers, other_layouts, tolerance, values};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Sizes that proptest draws beside the fixed ones.
@@ -45,11 +45,6 @@ fn each_random(check: impl Fn(&Run) -> Result<(), String>) {
         Ok(())
     });
     checked.unwrap_or_else(|e| panic!("{e}"));
-}
-
-/// Rounded outputs agree to a step of their dtype, f32 to summation order.
-fn tolerance(dtype: DType) -> f32 {
-    if dtype == DType::F32 { 2e-5 } else { 1e-2 }
 }
 
 fn equals_compose(run: &Run) -> Result<(), String> {
@@ -216,39 +211,10 @@ fn every_element_is_written() {
     each_random(writes_all);
 }
 
-/// The elements of `x` laid out otherwise: inside larger tensors of 0xff bytes (NaN for floats,
-/// out of range for indices), along each dimension; transposed; and packed, if it may be a weight.
-fn other_layouts(x: &Tensor) -> Vec<Tensor> {
-    let spec = *x.spec();
-    let rank = spec.rank() as isize;
-    let whole_rows = spec.dtype.is_block();
-    let inside = |axis: isize| {
-        let n = x.dim(axis);
-        let pad = |n: usize| {
-            let pad = Spec::new(spec.shape.with(axis as usize, n), spec.dtype);
-            Tensor::from_bytes(&vec![0xff; pad.bytes()], pad)
-        };
-        let unit = if axis + 1 == rank { spec.dtype.block_len() } else { 1 };
-        Tensor::cat(&[&pad(unit), x, &pad(2 * unit)], axis).narrow(axis, unit, n)
-    };
-    let swapped = |a: isize, b: isize| x.transpose(a, b).contiguous().transpose(a, b);
-    let mut layouts: Vec<Tensor> = (0..rank).map(inside).collect();
-    if rank >= 2 && !whole_rows {
-        layouts.push(swapped(-2, -1));
-    }
-    if rank >= 3 {
-        layouts.push(swapped(0, 1));
-    }
-    if rank == 2 && DType::WEIGHTS.contains(&spec.dtype) {
-        layouts.push(x.pack());
-    }
-    layouts
-}
-
 fn views_equal(run: &Run) -> Result<(), String> {
     let expected = run.bits();
     for i in 0..run.x.len() {
-        for view in other_layouts(&run.x[i]) {
+        for view in other_layouts(&run.x[i], &Device::Cpu) {
             let (strides, packing) = (view.spec().strides, view.spec().packing);
             let mut x = run.x.clone();
             x[i] = view;

@@ -40,7 +40,8 @@ impl Grads {
 #[track_caller]
 pub fn backward(loss: &Tensor) -> Result<Grads> {
     assert!(loss.spec().numel() == 1, "backward: the loss has shape {:?}", loss.shape());
-    backward_from(&[(loss.clone(), Tensor::full(loss.spec().shape, 1.0))])
+    let one = Tensor::full(loss.spec().shape, 1.0).to_device(&loss.device());
+    backward_from(&[(loss.clone(), one)])
 }
 
 /// The gradients that follow from those of several outputs: pairs of output and its gradient.

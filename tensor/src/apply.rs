@@ -3,7 +3,7 @@
 
 use crate::storage::{Owned, Storage};
 use crate::tensor::{Inner, Node, Origin};
-use crate::{Op, Packing, Spec, Tensor, ViewMut, cpu::pool, trace};
+use crate::{Device, Op, Packing, Spec, Tensor, ViewMut, cpu::pool, trace};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -60,9 +60,11 @@ pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
     let outs = op.infer(&specs);
     let kept = if grad { outs.saved.len() } else { 0 };
     let specs: Vec<Spec> = outs.outputs.iter().chain(&outs.saved[..kept]).copied().collect();
-    let mut y = match no_grad(|| op.run(&x, grad)) {
-        Some(y) => y,
-        None => run_cpu(&*op, &x, &specs),
+    let mut y = match (no_grad(|| op.run(&x, grad)), device(op.name(), x.iter())) {
+        (Some(y), _) => y,
+        (None, Device::Cpu) => run_cpu(&*op, &x, &specs),
+        #[cfg(feature = "gpu")]
+        (None, Device::Gpu(gpu)) => gpu.run(&*op, &x, &specs),
     };
     let saved = y.split_off(outs.outputs.len());
     if grad { with_origin(op, x, y, saved) } else { y }
@@ -79,7 +81,18 @@ fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
     x.iter().enumerate().map(lay_out).collect()
 }
 
-fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
+/// The device that all of `tensors` lie on.
+#[track_caller]
+fn device<'a>(op: &str, mut tensors: impl Iterator<Item = &'a Tensor>) -> Device {
+    let device = tensors.next().map_or(Device::Cpu, Tensor::device);
+    for t in tensors {
+        let other = t.device();
+        assert!(other == device, "{op}: one tensor on {device} and another on {other}");
+    }
+    device
+}
+
+pub(crate) fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
     let views: Vec<_> = x.iter().map(Tensor::view).collect();
     let mut memory: Vec<Owned> = specs.iter().map(|s| Owned::scratch(s.bytes())).collect();
     let mut y: Vec<_> = memory
@@ -134,22 +147,44 @@ pub fn apply_to_dyn(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
     let x = laid_out(op, x);
     let xs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
     op.check_to(&ys, &xs);
-    let views: Vec<_> = x.iter().map(Tensor::view).collect();
-    let mut y: Vec<_> = y.iter_mut().map(|t| exclusive(op.name(), t)).collect();
-    trace::timed(op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
+    let device = device(op.name(), y.iter().map(|t| &**t).chain(&x));
+    let mut y: Vec<InPlace> = y.iter_mut().map(|t| exclusive(op.name(), t)).collect();
+    match device {
+        Device::Cpu => run_cpu_to(op, &mut y, &x),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu.run_to(op, &y, &x),
+    }
+}
+
+/// A tensor that an op changes in place.
+pub(crate) struct InPlace<'a> {
+    pub(crate) spec: Spec,
+    pub(crate) offset: usize,
+    pub(crate) storage: &'a mut Storage,
 }
 
 #[track_caller]
-fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> ViewMut<'a> {
+pub(crate) fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> InPlace<'a> {
     let spec = *t.spec();
     assert!(spec.is_contiguous(), "{op}: changes a strided tensor {spec} in place");
     let inner = Arc::get_mut(&mut t.0).and_then(|Inner { storage, offset, origin, .. }| {
         assert!(origin.is_none(), "{op}: changes a tensor {spec} that a gradient flows through");
-        Some((Arc::get_mut(storage)?, *offset))
+        Some(InPlace { spec, offset: *offset, storage: Arc::get_mut(storage)? })
     });
-    let Some((Storage::Owned(memory), offset)) = inner else {
-        panic!("{op}: changes a tensor {spec} in place whose storage is shared or mapped");
-    };
-    let start = spec.dtype.bytes(offset);
-    ViewMut { spec, bytes: &mut memory.bytes_mut()[start..start + spec.bytes()] }
+    let alone = inner.filter(|y| !matches!(y.storage, Storage::File { .. }));
+    alone.unwrap_or_else(|| {
+        panic!("{op}: changes a tensor {spec} in place whose storage is shared or mapped")
+    })
+}
+
+pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[Tensor]) {
+    let x: Vec<_> = x.iter().map(Tensor::view).collect();
+    let y = y.iter_mut().map(|y| match y.storage {
+        Storage::Owned(memory) => {
+            ViewMut { spec: y.spec, bytes: &mut memory.bytes_mut()[y.spec.byte_range(y.offset)] }
+        }
+        _ => unreachable!("{}: a tensor in CPU memory is owned or was refused", op.name()),
+    });
+    let mut y: Vec<_> = y.collect();
+    trace::timed(op, &x, &mut y, |x, y| pool::install(|| op.cpu(x, y)));
 }

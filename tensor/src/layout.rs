@@ -6,7 +6,7 @@
 
 use crate::DType;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// The most dimensions a tensor has.
 pub const MAX_DIMS: usize = 6;
@@ -183,6 +183,14 @@ impl Spec {
             return 0;
         }
         1 + self.shape.iter().zip(self.strides.iter()).map(|(n, s)| (n - 1) * s).sum::<usize>()
+    }
+
+    /// The bytes a view with this spec spans, the first element lying `offset` elements from the
+    /// start of its storage.
+    pub fn byte_range(&self, offset: usize) -> Range<usize> {
+        let (len, bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
+        let start = offset / len * bytes;
+        start..start + self.extent().div_ceil(len) * bytes
     }
 
     /// The element where row `r` starts, all leading dimensions taken as one in row-major order.

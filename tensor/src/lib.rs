@@ -5,8 +5,12 @@
 
 mod apply;
 pub mod cpu;
+mod device;
 mod dtype;
 mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+mod kernels;
 mod layout;
 pub mod op;
 pub mod ops;
@@ -17,6 +21,7 @@ mod trace;
 mod view;
 
 pub use apply::{apply, apply_dyn, apply_to, apply_to_dyn, apply1, no_grad, with_origin};
+pub use device::{Device, Gpu, wait};
 pub use dtype::DType;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use layout::{Dims, MAX_DIMS, Packing, Spec};

@@ -4,6 +4,7 @@
 //! Fields of an op are constants of a model. Whatever varies between steps (positions, lengths,
 //! counts) is a U32 input, so that a recorded plan serves every position and every session.
 
+pub use crate::kernels::{Bind, Dispatch, Kernels, Param};
 use crate::{Dims, Spec, Tensor, View, ViewMut};
 use std::fmt::Debug;
 
@@ -100,68 +101,6 @@ impl Grad {
     /// The gradient of an op with one input.
     pub fn one(dx: Tensor) -> Self {
         Self::Inputs(vec![Some(dx)])
-    }
-}
-
-/// What a GPU runs for one op: dispatches in order, and the scratch memory they share.
-#[derive(Clone, Debug, Default)]
-pub struct Kernels {
-    /// Buffers that live only for these dispatches.
-    pub scratch: Vec<Spec>,
-    /// The dispatches, in order.
-    pub dispatches: Vec<Dispatch>,
-}
-
-/// One dispatch of one shader.
-#[derive(Clone, Debug)]
-pub struct Dispatch {
-    /// The shader: `puyu_shaders::RMS_NORM`.
-    pub shader: &'static puyu_shaders::Shader,
-    /// Buffers in binding order: 0, 1, ...; the uniform params follow as the last binding.
-    pub bind: Vec<Bind>,
-    /// The fields of the shader's `Params` struct, in order.
-    pub params: Vec<Param>,
-    /// Workgroups along x, y, z.
-    pub groups: [u32; 3],
-}
-
-/// A buffer of a dispatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// Input `i`.
-    X(usize),
-    /// Output `i` (saved outputs follow the outputs).
-    Y(usize),
-    /// Scratch `i`.
-    Scratch(usize),
-}
-
-/// One 32-bit field of a params struct.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Param {
-    /// An unsigned integer.
-    U32(u32),
-    /// A float.
-    F32(f32),
-    /// The element offset of this buffer's view, known when the op is recorded.
-    Offset(Bind),
-}
-
-impl From<u32> for Param {
-    fn from(v: u32) -> Self {
-        Self::U32(v)
-    }
-}
-
-impl From<usize> for Param {
-    fn from(v: usize) -> Self {
-        Self::U32(u32::try_from(v).expect("sizes on a GPU fit in 32 bits"))
-    }
-}
-
-impl From<f32> for Param {
-    fn from(v: f32) -> Self {
-        Self::F32(v)
     }
 }
 

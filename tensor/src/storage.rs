@@ -55,7 +55,20 @@ pub fn fill_scratch<R>(byte: u8, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Bytes of the size class that holds `len` bytes.
+#[cfg(feature = "gpu")]
+pub(crate) fn class_bytes(len: usize) -> usize {
+    class_of(len) * 64
+}
+
 impl Owned {
+    /// A copy of `bytes`.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+        let mut owned = Self::scratch(bytes.len());
+        owned.bytes_mut().copy_from_slice(bytes);
+        owned
+    }
+
     /// `len` bytes of unspecified content: ops write every byte of their outputs.
     pub(crate) fn scratch(len: usize) -> Self {
         let mut owned = Self::reused(len);
@@ -184,7 +197,13 @@ impl std::fmt::Debug for FileBytes {
 /// The memory behind one or more tensors.
 pub(crate) enum Storage {
     Owned(Owned),
-    File { file: Arc<FileBytes>, start: usize, len: usize },
+    File {
+        file: Arc<FileBytes>,
+        start: usize,
+        len: usize,
+    },
+    #[cfg(feature = "gpu")]
+    Gpu(crate::gpu::Buffer),
 }
 
 impl Storage {
@@ -196,10 +215,16 @@ impl Storage {
     }
 
     /// The bytes of CPU memory.
+    ///
+    /// # Panics
+    /// If they lie on a GPU.
+    #[track_caller]
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Owned(o) => o.bytes(),
             Self::File { file, start, len } => &file.as_slice()[*start..*start + *len],
+            #[cfg(feature = "gpu")]
+            Self::Gpu(_) => panic!("the elements lie on a GPU: read() brings them here"),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! record is all autograd needs.
 
 use crate::storage::{FileBytes, Owned, Storage};
-use crate::{DType, Dims, Element, Error, Op, Result, Spec, View};
+use crate::{DType, Dims, Element, Error, Op, Result, Spec, View, wait};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -78,9 +78,7 @@ impl Tensor {
     #[track_caller]
     pub fn from_bytes(bytes: &[u8], spec: Spec) -> Self {
         assert!(bytes.len() == spec.bytes(), "{} bytes for {spec}", bytes.len());
-        let mut owned = Owned::scratch(bytes.len());
-        owned.bytes_mut().copy_from_slice(bytes);
-        Self::owned(spec, owned)
+        Self::owned(spec, Owned::copy_of(bytes))
     }
 
     /// The tensor of `spec` whose bytes start at `offset` of `file`: nothing is copied, unless the
@@ -206,12 +204,10 @@ impl Tensor {
     }
 
     /// What a CPU kernel sees of this tensor.
+    #[track_caller]
     pub(crate) fn view(&self) -> View<'_> {
         let Inner { spec, offset, storage, .. } = &*self.0;
-        let (len, bytes) = (spec.dtype.block_len(), spec.dtype.block_bytes());
-        let start = offset / len * bytes;
-        let end = start + spec.extent().div_ceil(len) * bytes;
-        View { spec: *spec, bytes: &storage.bytes()[start..end] }
+        View { spec: *spec, bytes: &storage.bytes()[spec.byte_range(*offset)] }
     }
 
     /// The elements of a contiguous tensor in CPU memory, without a copy.
@@ -234,7 +230,7 @@ impl Tensor {
         self.view().bytes
     }
 
-    /// A copy of all elements in row-major order.
+    /// A copy of all elements in row-major order; on a GPU, waits for everything before to run.
     ///
     /// # Errors
     /// The device's first error, if it failed.
@@ -243,7 +239,7 @@ impl Tensor {
     /// If the dtype is another.
     #[track_caller]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        Ok(self.contiguous().data::<T>().to_vec())
+        wait(self.read())
     }
 
     /// The value of a tensor with one element.

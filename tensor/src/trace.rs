@@ -1,6 +1,6 @@
-//! `PUYU_TRACE=1`: every op with its shapes and time, on stderr.
+//! `PUYU_TRACE=1`: every op with its shapes and time, on stderr; on a GPU as it is recorded.
 
-use crate::{Op, View, ViewMut};
+use crate::{Op, Spec, View, ViewMut};
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -20,8 +20,20 @@ pub(crate) fn timed(
     let start = Instant::now();
     f(x, y);
     let us = start.elapsed().as_secs_f64() * 1e6;
-    let join = |specs: &mut dyn Iterator<Item = String>| specs.collect::<Vec<_>>().join(" ");
-    let inputs = join(&mut x.iter().map(|v| v.spec.to_string()));
-    let outputs = join(&mut y.iter().map(|v| v.spec.to_string()));
-    eprintln!("{us:>10.1} us  {:<16} {inputs} -> {outputs}", op.name());
+    let specs = |x: &mut dyn Iterator<Item = Spec>| x.collect::<Vec<_>>();
+    let (x, y) = (specs(&mut x.iter().map(|v| v.spec)), specs(&mut y.iter().map(|v| v.spec)));
+    print(&format!("{us:>10.1} us"), op, &x, &y);
+}
+
+/// Prints what will run on a GPU when tracing is on; its time is not known yet.
+#[cfg(feature = "gpu")]
+pub(crate) fn recorded(op: &dyn Op, x: &[Spec], y: &[Spec]) {
+    if *ON {
+        print("     recorded", op, x, y);
+    }
+}
+
+fn print(time: &str, op: &dyn Op, x: &[Spec], y: &[Spec]) {
+    let join = |specs: &[Spec]| specs.iter().map(Spec::to_string).collect::<Vec<_>>().join(" ");
+    eprintln!("{time}  {:<16} {} -> {}", op.name(), join(x), join(y));
 }

@@ -2,7 +2,7 @@
 //! repeats, and so that a CPU and a GPU run see the same inputs.
 
 use puyu_tensor::op::{Arg, Case, Fill};
-use puyu_tensor::{DType, Op, Spec, Tensor, apply_dyn, apply_to_dyn, quant};
+use puyu_tensor::{DType, Device, Op, Spec, Tensor, apply_dyn, apply_to_dyn, quant, wait};
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,17 +77,23 @@ fn encoded(floats: &[f32], spec: Spec) -> Tensor {
     Tensor::from_bytes(&bytes, spec)
 }
 
-/// The bytes of a tensor's elements in row-major order.
+/// The bytes of a tensor's elements in row-major order, whatever its device.
 pub fn bits(x: &Tensor) -> Vec<u8> {
-    x.contiguous().bytes().to_vec()
+    wait(x.read_bytes()).unwrap_or_else(|e| panic!("{x:?}: {e}"))
 }
 
 /// The elements as numbers, whatever the dtype.
 pub fn values(x: &Tensor) -> Vec<f32> {
+    let x = Tensor::from_bytes(&bits(x), Spec::new(x.spec().shape, x.dtype()));
     if x.dtype() == DType::U32 {
-        return x.contiguous().data::<u32>().iter().map(|&v| v as f32).collect();
+        return x.data::<u32>().iter().map(|&v| v as f32).collect();
     }
-    x.contiguous().to_dtype(DType::F32).data().to_vec()
+    x.to_dtype(DType::F32).data().to_vec()
+}
+
+/// Rounded outputs agree to a step of their dtype, f32 to summation order.
+pub fn tolerance(dtype: DType) -> f32 {
+    if dtype == DType::F32 { 2e-5 } else { 1e-2 }
 }
 
 /// Checks that `a` is near `b`: within `tolerance` of its magnitude, plus `tolerance` of the typical
@@ -108,6 +114,37 @@ pub fn close(a: &[f32], b: &[f32], tolerance: f32) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The elements of `x` on `device`, laid out otherwise: inside larger tensors of 0xff bytes (NaN for
+/// floats, out of range for indices), along each dimension; transposed; and on the CPU packed, if it
+/// may be a weight.
+pub fn other_layouts(x: &Tensor, device: &Device) -> Vec<Tensor> {
+    let spec = *x.spec();
+    let rank = spec.rank() as isize;
+    let whole_rows = spec.dtype.is_block();
+    let inside = |axis: isize| {
+        let n = x.dim(axis);
+        let pad = |n: usize| {
+            let pad = Spec::new(spec.shape.with(axis as usize, n), spec.dtype);
+            Tensor::from_bytes(&vec![0xff; pad.bytes()], pad)
+        };
+        let unit = if axis + 1 == rank { spec.dtype.block_len() } else { 1 };
+        Tensor::cat(&[&pad(unit), x, &pad(2 * unit)], axis).to_device(device).narrow(axis, unit, n)
+    };
+    let swapped =
+        |a: isize, b: isize| x.transpose(a, b).contiguous().to_device(device).transpose(a, b);
+    let mut layouts: Vec<Tensor> = (0..rank).map(inside).collect();
+    if rank >= 2 && !whole_rows {
+        layouts.push(swapped(-2, -1));
+    }
+    if rank >= 3 {
+        layouts.push(swapped(0, 1));
+    }
+    if rank == 2 && *device == Device::Cpu && DType::WEIGHTS.contains(&spec.dtype) {
+        layouts.push(x.pack());
+    }
+    layouts
 }
 
 /// A case with its tensors made: what a loop runs, as often as it likes.
@@ -145,6 +182,9 @@ impl Run {
         }
         let mut y: Vec<Tensor> =
             self.y.iter().map(|y| Tensor::from_bytes(y.bytes(), *y.spec())).collect();
+        if let Some(x) = x.first() {
+            y.iter_mut().for_each(|y| *y = y.to_device(&x.device()));
+        }
         apply_to_dyn(&*self.op, &mut y.iter_mut().collect::<Vec<_>>(), &x);
         y
     }

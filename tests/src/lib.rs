@@ -3,12 +3,14 @@
 mod cases;
 mod gguf;
 mod golden;
+mod gpu;
 pub mod memory;
 mod torch;
 mod vocab;
 
-pub use cases::{Run, SIZES, bits, close, make, numbers, values};
+pub use cases::{Run, SIZES, bits, close, make, numbers, other_layouts, tolerance, values};
 pub use gguf::GgufBuilder;
 pub use golden::{Golden, fixtures, shared, smollm2, worst};
+pub use gpu::gpu;
 pub use torch::{TorchTensor, torch_pickle, torch_zip};
 pub use vocab::{byte_vocab, gguf_vocab};

@@ -1,6 +1,7 @@
 //! Functions of two values, elementwise with NumPy's broadcasting.
 
 use crate::cpu::pool::par_rows;
+use crate::kernels::{Bind, Kernels, Param, grid, strided};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -90,6 +91,16 @@ impl Op for Binary {
                 }
             }
         });
+    }
+    fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        let shape = y[0].shape;
+        let spread = |x: &Spec| x.broadcast_to(shape).expect("infer checked the shapes").strides;
+        let (mut params, rank) = strided(&shape, &[&spread(&x[0]), &spread(&x[1])]);
+        let n = y[0].numel();
+        let [a, b] = [Bind::X(0), Bind::X(1)];
+        let function = Param::U32(*self as u32);
+        params.extend([rank, n.into(), Param::Offset(a), Param::Offset(b), function]);
+        Kernels::one(&puyu_shaders::BINARY, [a, b, Bind::Y(0)], params, grid(n))
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };

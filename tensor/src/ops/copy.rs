@@ -2,6 +2,7 @@
 //! quantization, from one it is decoding.
 
 use crate::cpu::pool::par_ranges;
+use crate::kernels::{Bind, Kernels, Param, grid, strided};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1, cpu::pool::SharedMut, quant};
 
@@ -70,6 +71,25 @@ impl Op for Copy {
             }
         });
     }
+    fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        let x = &x[0];
+        let (len, bytes) = (x.dtype.block_len(), x.dtype.block_bytes());
+        let unit = if bytes == 4 { 4 } else { 2 };
+        // A block is a row of units; for plain dtypes that row has one.
+        let units = bytes / unit;
+        let mut shape = x.shape.to_vec();
+        shape.last_mut().into_iter().for_each(|n| *n /= len);
+        shape.push(units);
+        let mut strides: Vec<usize> = x.strides.iter().map(|s| s / len * units).collect();
+        strides.last_mut().into_iter().for_each(|s| *s = x.strides[x.rank() - 1] * units);
+        strides.push(1);
+        let (mut params, rank) = strided(&shape, &[&strides]);
+        let n = y[0].bytes() / unit;
+        let offset = Param::Offset(Bind::X(0));
+        params.extend([rank, n.into(), offset, units.into(), unit.into()]);
+        let words = y[0].bytes().div_ceil(4);
+        Kernels::one(&puyu_shaders::COPY, [Bind::X(0), Bind::Y(0)], params, grid(words))
+    }
     fn grad(&self, _: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].clone()])
     }
@@ -112,6 +132,23 @@ impl Op for Cast {
                 }
             }
         });
+    }
+    fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        let n = y[0].numel();
+        let bind = [Bind::X(0), Bind::Y(0)];
+        let params = [n.into(), Param::Offset(Bind::X(0))];
+        match self.dtype {
+            DType::F32 => {
+                let shader = puyu_shaders::CAST.get(x[0].dtype.name())?;
+                Kernels::one(shader, bind, params, grid(n.div_ceil(4)))
+            }
+            DType::F16 | DType::BF16 if x[0].dtype == DType::F32 => {
+                let bf16 = Param::U32((self.dtype == DType::BF16).into());
+                let params = [params[0], params[1], bf16];
+                Kernels::one(&puyu_shaders::ROUND, bind, params, grid(n.div_ceil(2)))
+            }
+            _ => None,
+        }
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.to_dtype(x[0].dtype()))])

@@ -92,7 +92,7 @@ impl Op for CrossEntropy {
         let targets = column(&x[1]);
         let shifted = &x[0] - &x[0].max(-1);
         let log_probability = &shifted - &shifted.exp().sum(-1).log();
-        let ones = Tensor::scalar(1.0).broadcast_to(x[0].spec().shape);
+        let ones = Tensor::scalar(1.0).to_device(&x[0].device()).broadcast_to(x[0].spec().shape);
         let sum = log_probability.take_along(&targets).sum_all().neg();
         Some(vec![sum, ones.take_along(&targets).sum_all()])
     }
@@ -150,7 +150,7 @@ impl Op for CrossEntropyGrad {
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         let targets = column(&x[1]);
-        let ones = Tensor::scalar(1.0).broadcast_to(targets.spec().shape);
+        let ones = Tensor::scalar(1.0).to_device(&x[0].device()).broadcast_to(targets.spec().shape);
         let onehot = ones.put_along(&targets, x[0].spec().last());
         let counted = &x[0].softmax() * &onehot.sum(-1);
         Some(vec![&(&counted - &onehot) * &x[2]])

@@ -66,8 +66,9 @@ impl Op for LinearCrossEntropy {
         let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
         let input = x[0].rows(); // [R, H]
-        let one = Tensor::scalar(1.0);
-        let (mut sum, mut count) = (Tensor::scalar(0.0), Tensor::scalar(0.0));
+        let scalar = |v| Tensor::scalar(v).to_device(&x[0].device());
+        let one = scalar(1.0);
+        let (mut sum, mut count) = (scalar(0.0), scalar(0.0));
         let (mut dx, mut dw): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
         for start in (0..input.dim(0)).step_by(self.rows) {
             let len = self.rows.min(input.dim(0) - start);

@@ -2,6 +2,7 @@
 //! every device. The fast path is the same product on an input that `round_rows` has rounded.
 
 use crate::cpu::gemm;
+use crate::kernels::{Bind, Kernels, Param, strided};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
 
@@ -68,6 +69,9 @@ impl Op for Matmul {
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &x[1], &mut y[0]);
     }
+    fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        kernels(&x[0], &x[1], &y[0])
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
@@ -95,6 +99,9 @@ impl Op for MatmulTransposed {
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &View { spec: transposed(&x[1].spec), ..x[1] }, &mut y[0]);
     }
+    fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        kernels(&x[0], &transposed(&x[1]), &y[0])
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
@@ -102,6 +109,27 @@ impl Op for MatmulTransposed {
         let dw = w.requires_grad().then(|| dy.rows().t().matmul(&x.rows()));
         Grad::Inputs(vec![dx, dw])
     }
+}
+
+/// The GPU's `x [.., M, K] · w [.., K, N]`.
+fn kernels(x: &Spec, w: &Spec, y: &Spec) -> Option<Kernels> {
+    let shader = puyu_shaders::MATMUL.get(w.dtype.name()).filter(|_| x.dtype == DType::F32)?;
+    let (xr, wr) = (x.rank() - 1, w.rank() - 2);
+    let batch: usize = w.shape[..wr].iter().product();
+    let (k, n) = (w.shape[wr], w.shape[wr + 1]);
+    let m = x.rows() / batch.max(1);
+    let (mut params, x_rank) = strided(&x.shape[..xr], &[&x.strides[..xr]]);
+    let (matrices, w_rank) = strided(&w.shape[..wr], &[&w.strides[..wr]]);
+    params.extend(matrices);
+    params.extend([x_rank, w_rank, m.into(), n.into(), k.into()]);
+    params.extend([Param::Offset(Bind::X(0)), x.strides[xr].into(), Param::Offset(Bind::X(1))]);
+    params.extend([Param::from(w.strides[wr]), w.strides[wr + 1].into()]);
+    // One workgroup owns 16 by 16 outputs.
+    let groups = [n.div_ceil(16), m.div_ceil(16), batch];
+    let groups = groups.map(|g| u32::try_from(g).ok().filter(|g| *g <= 65_535));
+    let [Some(gx), Some(gy), Some(gz)] = groups else { return None };
+    debug_assert_eq!(y.numel(), batch * m * n);
+    Kernels::one(shader, [Bind::X(0), Bind::X(1), Bind::Y(0)], params, [gx, gy, gz])
 }
 
 /// `spec` with its last two dimensions exchanged.

@@ -6,7 +6,7 @@
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::par_rows;
 use crate::op::{Arg, Case, Entry, Op, Outs};
-use crate::{DType, Packing, Spec, Tensor, View, ViewMut, apply1};
+use crate::{DType, Device, Packing, Spec, Tensor, View, ViewMut, apply1};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -72,13 +72,16 @@ impl Op for Pack {
 
 impl Tensor {
     /// This weight `[N, K]` in the layout that the CPU's matmul reads without rearranging. Pages of a
-    /// mapped file that it was read from are released.
+    /// mapped file that it was read from are released. On a GPU, where rows stay rows, itself.
     ///
     /// # Panics
     /// If it is not a weight of rank 2.
     #[track_caller]
     #[must_use]
     pub fn pack(&self) -> Self {
+        if self.device() != Device::Cpu {
+            return self.clone();
+        }
         let y = apply1(Pack { packing: Packing::Panel16 }, &[self]);
         self.release();
         y

@@ -2,6 +2,7 @@
 //! y = w · x / √(mean(x²) + ε).
 
 use crate::cpu::pool::par_rows;
+use crate::kernels::{Bind, Kernels, Param, fold};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -65,6 +66,13 @@ impl Op for RmsNorm {
                 }
             }
         });
+    }
+    fn gpu(&self, x: &[Spec], _: &[Spec]) -> Option<Kernels> {
+        let (rows, h) = (x[0].rows(), x[0].last());
+        let [x, weight] = [Bind::X(0), Bind::X(1)];
+        let offsets = [Param::Offset(x), Param::Offset(weight)];
+        let params = [rows.into(), h.into(), offsets[0], offsets[1], self.eps.into()];
+        Kernels::one(&puyu_shaders::RMS_NORM, [x, weight, Bind::Y(0)], params, fold(rows))
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         let scale = x[0].square().mean(-1).affine(1.0, self.eps).rsqrt();

@@ -3,6 +3,7 @@
 
 use super::unary::sigmoid;
 use crate::cpu::pool::par_rows;
+use crate::kernels::{Bind, Kernels, Param, grid};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -33,6 +34,12 @@ impl Op for Swiglu {
                 *y = g * sigmoid(g) * u;
             }
         });
+    }
+    fn gpu(&self, _: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        let n = y[0].numel();
+        let [gate, up] = [Bind::X(0), Bind::X(1)];
+        let params = [n.into(), Param::Offset(gate), Param::Offset(up)];
+        Kernels::one(&puyu_shaders::SWIGLU, [gate, up, Bind::Y(0)], params, grid(n))
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![&x[0].silu() * &x[1]])

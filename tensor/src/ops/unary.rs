@@ -1,6 +1,7 @@
 //! Functions of one value, elementwise.
 
 use crate::cpu::pool::par_rows;
+use crate::kernels::{Bind, Kernels, Param, grid};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -103,6 +104,25 @@ impl Op for Unary {
                 *y = self.eval(x);
             }
         });
+    }
+    fn gpu(&self, _: &[Spec], y: &[Spec]) -> Option<Kernels> {
+        let (function, mul, add) = match *self {
+            Self::Neg => (0, 0.0, 0.0),
+            Self::Exp => (1, 0.0, 0.0),
+            Self::Log => (2, 0.0, 0.0),
+            Self::Square => (3, 0.0, 0.0),
+            Self::Sqrt => (4, 0.0, 0.0),
+            Self::Rsqrt => (5, 0.0, 0.0),
+            Self::Recip => (6, 0.0, 0.0),
+            Self::Tanh => (7, 0.0, 0.0),
+            Self::Sigmoid => (8, 0.0, 0.0),
+            Self::Silu => (9, 0.0, 0.0),
+            Self::Affine { mul, add } => (10, mul, add),
+        };
+        let n = y[0].numel();
+        let offset = Param::Offset(Bind::X(0));
+        let params = [n.into(), offset, Param::U32(function), mul.into(), add.into()];
+        Kernels::one(&puyu_shaders::UNARY, [Bind::X(0), Bind::Y(0)], params, grid(n))
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None]) };

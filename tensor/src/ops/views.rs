@@ -107,7 +107,9 @@ impl Op for Narrow {
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Self { axis, start, len } = *self;
-        let pad = |n| Tensor::zeros(x[0].spec().shape.with(axis, n), x[0].dtype());
+        let device = x[0].device();
+        let zeros = |n| Tensor::zeros(x[0].spec().shape.with(axis, n), x[0].dtype());
+        let pad = |n| zeros(n).to_device(&device);
         let dx = dy[0].as_ref().map(|dy| {
             let after = x[0].shape()[axis] - start - len;
             Tensor::cat(&[&pad(start), dy, &pad(after)], axis as isize)
