@@ -43,6 +43,16 @@ pub(super) struct Panels<'s> {
 }
 
 impl Panels<'_> {
+    /// Bytes from a panel to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// All panels, with the shape of the first.
+    pub fn all(&self) -> Panel<'_> {
+        Panel { bytes: &self.bytes[self.from..], ..self.get(0) }
+    }
+
     /// Panel `i`.
     pub fn get(&self, i: usize) -> Panel<'_> {
         let bytes = &self.bytes[i * self.stride + self.from..][..self.len];
@@ -68,7 +78,12 @@ impl Columns<'_> {
         Weight { dtype, packed, bytes, stride: dtype.bytes(step), rows, len }
     }
 
-    /// Panels `panels`, rows `k` of them: from a multiple of [`K_CHUNK`], and that many or up to the end.
+    /// Whether these panels are read where they lie.
+    pub fn in_place(&self, panels: &Range<usize>) -> bool {
+        self.packed && self.k_step == 1 && self.dtype.is_float() && panels.end * LANES <= self.n
+    }
+
+    /// Panels `panels`, rows `k` of them: from a multiple of [`K_CHUNK`] to another or to the end.
     pub fn panels<'s>(
         &'s self,
         panels: Range<usize>,
@@ -76,8 +91,7 @@ impl Columns<'_> {
         scratch: &'s mut Scratch,
     ) -> Panels<'s> {
         let size = self.dtype.block_bytes() * LANES;
-        if self.packed && self.k_step == 1 && self.dtype.is_float() && panels.end * LANES <= self.n
-        {
+        if self.in_place(&panels) {
             let stride = self.k * size;
             let bytes = &self.bytes[panels.start * stride..panels.end * stride];
             return Panels {

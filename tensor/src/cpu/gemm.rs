@@ -11,6 +11,9 @@ use crate::cpu::simd::{Isa, TILE};
 use crate::{DType, Packing, View, ViewMut, quant};
 use std::borrow::Cow;
 
+/// Panels of a job at most; a multiple of the panels in any block.
+const MAX_GROUP: usize = 16;
+
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
 
@@ -66,9 +69,24 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
         let columns = columns(product);
         let mut scratch = Scratch::default();
         let mut sums = [[0.0; LANES]; TILE];
-        for k0 in (0..k.max(1)).step_by(K_CHUNK) {
-            let ks = k0..(k0 + K_CHUNK).min(k);
+        let chunk = if columns.in_place(&panels) { k.max(1) } else { K_CHUNK };
+        for k0 in (0..k.max(1)).step_by(chunk) {
+            let ks = k0..(k0 + chunk).min(k);
             let ready = columns.panels(panels.clone(), ks.clone(), &mut scratch);
+            if rows.len() == 1 {
+                let at = (product * m + rows.start) * n;
+                let (first, last) = (panels.start * LANES, (panels.end * LANES).min(n));
+                // SAFETY: each job has its own rows and columns of `out`.
+                let y = unsafe { out.slice(at + first..at + last) };
+                let mut sums = [[0.0; LANES]; MAX_GROUP];
+                if k0 > 0 {
+                    sums.as_flattened_mut()[..y.len()].copy_from_slice(y);
+                }
+                let a = left.at(product, rows.start, k0);
+                isa.row(a, left.step, ready.all(), ready.stride(), &mut sums[..panels.len()]);
+                y.copy_from_slice(&sums.as_flattened()[..y.len()]);
+                continue;
+            }
             for (i, panel) in panels.clone().enumerate() {
                 let first = panel * LANES;
                 let width = LANES.min(n - first);
@@ -214,7 +232,7 @@ impl Plan {
     fn new(products: usize, panels: usize, grain: usize, rows: usize, min_rows: usize) -> Self {
         // Several jobs for each thread, so that a thread that is late delays little.
         let wanted = 8 * threads();
-        let group = (products * panels / wanted).clamp(1, 16).next_multiple_of(grain);
+        let group = (products * panels / wanted).clamp(1, MAX_GROUP).next_multiple_of(grain);
         let groups = panels.div_ceil(group);
         let pieces = wanted.div_ceil(products * groups).min(rows / min_rows).max(1);
         let tall = rows.div_ceil(pieces).next_multiple_of(TILE);

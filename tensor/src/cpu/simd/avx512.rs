@@ -58,14 +58,7 @@ unsafe fn chains<const E: u8, const M: usize>(
     unsafe {
         let mut y: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(sums[m].as_ptr()));
         for _ in 0..panel.k {
-            let v = match E {
-                F32 => _mm512_loadu_ps(w.cast()),
-                F16 => _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())),
-                _ => {
-                    let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()));
-                    _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
-                }
-            };
+            let v = sixteen::<E>(w);
             for m in 0..M {
                 y[m] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(m * row)), v, y[m]);
             }
@@ -74,6 +67,69 @@ unsafe fn chains<const E: u8, const M: usize>(
         }
         for m in 0..M {
             _mm512_storeu_ps(sums[m].as_mut_ptr(), y[m]);
+        }
+    }
+}
+
+/// Sixteen elements as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn sixteen<const E: u8>(at: *const u8) -> __m512 {
+    // SAFETY: the caller points at 16 readable elements.
+    unsafe {
+        match E {
+            F32 => _mm512_loadu_ps(at.cast()),
+            F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+            _ => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
+            }
+        }
+    }
+}
+
+/// See [`super::Isa::row`].
+///
+/// # Safety
+/// The CPU has the features, and lengths fit as `Isa::row` checks.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn row(a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut [[f32; 16]; 4]) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe {
+        match panel.dtype {
+            DType::F32 => streams::<F32>(a, step, panel, stride, sums),
+            DType::F16 => streams::<F16>(a, step, panel, stride, sums),
+            DType::BF16 => streams::<BF16>(a, step, panel, stride, sums),
+            other => unreachable!("{other} is no float"),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn streams<const E: u8>(
+    a: &[f32],
+    step: usize,
+    panel: Panel,
+    stride: usize,
+    sums: &mut [[f32; 16]; 4],
+) {
+    let size = if E == F32 { 4 } else { 2 };
+    let mut w = panel.bytes.as_ptr();
+    let mut a = a.as_ptr();
+    // SAFETY: four panels have 16 elements for each of their k, `a` has that many.
+    unsafe {
+        let mut y: [__m512; 4] = std::array::from_fn(|p| _mm512_loadu_ps(sums[p].as_ptr()));
+        for _ in 0..panel.k {
+            let v = _mm512_set1_ps(*a);
+            for p in 0..4 {
+                y[p] = _mm512_fmadd_ps(v, sixteen::<E>(w.add(p * stride)), y[p]);
+            }
+            a = a.wrapping_add(step);
+            w = w.wrapping_add(panel.step * size);
+        }
+        for p in 0..4 {
+            _mm512_storeu_ps(sums[p].as_mut_ptr(), y[p]);
         }
     }
 }

@@ -126,6 +126,43 @@ impl Isa {
         }
     }
 
+    /// [`Isa::tile`] for one row by several panels, `stride` bytes apart: `sums[p]` belongs to panel p.
+    /// With one row a panel is one chain of dependent additions; several at once keep the CPU busy
+    /// and the memory streaming.
+    ///
+    /// # Panics
+    /// As [`Isa::tile`].
+    #[track_caller]
+    pub fn row(self, a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut Sums) {
+        #[cfg(target_arch = "x86_64")]
+        let done = self.fours(a, step, panel, stride, sums);
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        for (p, sums) in sums.chunks_mut(1).enumerate().skip(done) {
+            let panel = Panel { bytes: &panel.bytes[p * stride..], ..panel };
+            self.tile(a, [0, step], panel, sums);
+        }
+    }
+
+    /// The part of [`Isa::row`] that AVX-512 does, four panels at a time; returns how many.
+    #[cfg(target_arch = "x86_64")]
+    #[track_caller]
+    fn fours(self, a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut Sums) -> usize {
+        if self.0 != Kind::Avx512 || panel.k == 0 {
+            return 0;
+        }
+        let span = ((panel.k - 1) * panel.step + LANES) * panel.dtype.block_bytes();
+        assert!(panel.dtype.is_float() && a.len() > (panel.k - 1) * step, "row: does not fit");
+        let (fours, _) = sums.as_chunks_mut::<4>();
+        for (i, sums) in fours.iter_mut().enumerate() {
+            let panel = Panel { bytes: &panel.bytes[4 * i * stride..], ..panel };
+            assert!(panel.bytes.len() >= 3 * stride + span, "row: panels too short");
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            unsafe { avx512::row(a, step, panel, stride, sums) };
+        }
+        4 * fours.len()
+    }
+
     /// Adds to `sums[i][lane]` the product of row i of `x` (I8Row blocks, `x_row` bytes apart) and a
     /// panel of block format `dtype`: integers within a block, f32 over blocks ascending.
     ///
