@@ -2,15 +2,18 @@
 //! file would be.
 
 use puyu_models::format::{Checkpoint, OpenOptions, check_tensors, open};
+use puyu_models::load as load_model;
 use std::path::PathBuf;
 
 /// Opens `bytes` as a file; everything that can be asked of it is asked.
 pub fn load(bytes: &[u8]) {
     let path = path();
     std::fs::write(&path, bytes).expect("the temporary folder can be written to");
-    if let Ok(checkpoint) = open(&path, OpenOptions { mmap: false }) {
+    let options = OpenOptions { mmap: false };
+    if let Ok(checkpoint) = open(&path, options) {
         ask(&checkpoint);
     }
+    let _ = load_model(&path, options, None);
 }
 
 fn ask(checkpoint: &Checkpoint) {

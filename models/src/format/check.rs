@@ -4,7 +4,7 @@
 use super::Source;
 use super::cursor::quote;
 use puyu_tensor::quant::{decode_row, first_non_finite};
-use puyu_tensor::{DType, Error, Result};
+use puyu_tensor::{DType, Error, Result, Spec};
 
 /// Checks that every number of every tensor that puyu computes with is finite.
 ///
@@ -12,7 +12,8 @@ use puyu_tensor::{DType, Error, Result};
 /// If one is not, naming the tensor and the place, or a tensor cannot be loaded.
 pub fn check_tensors(source: &dyn Source) -> Result<()> {
     for name in source.names() {
-        let Some(spec) = source.spec(name).filter(|s| s.dtype != DType::U32) else { continue };
+        let numbers = |s: &Spec| s.dtype != DType::U32 && s.numel() > 0;
+        let Some(spec) = source.spec(name).filter(numbers) else { continue };
         let tensor = source.tensor(name)?;
         let row_bytes = spec.dtype.bytes(spec.last());
         let mut row = vec![0.0; spec.last()];
