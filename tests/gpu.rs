@@ -3,7 +3,9 @@
 
 use puyu_tensor::gpu::{Gpu, Options};
 use puyu_tensor::op::{Bind, Dispatch, Grad, Kernels, Outs, Param};
-use puyu_tensor::{DType, Device, ErrorKind, Op, Spec, Tensor, View, ViewMut, apply1, wait};
+use puyu_tensor::{
+    DType, Device, ErrorKind, Op, Spec, Tensor, View, ViewMut, apply_to, apply1, wait,
+};
 use puyu_tests::{gpu, numbers};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -145,6 +147,7 @@ impl Op for Wrong {
     fn infer(&self, x: &[Spec]) -> Outs {
         x[0].into()
     }
+    fn check_to(&self, _: &[Spec], _: &[Spec]) {}
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         y[0].data::<f32>().copy_from_slice(x[0].data());
     }
@@ -168,6 +171,22 @@ fn check_mode_stops_at_the_first_op_that_differs() {
     let wrong = catch_unwind(AssertUnwindSafe(|| apply1(Wrong { kernel: true }, &[&x])));
     let message = *wrong.unwrap_err().downcast::<String>().unwrap();
     assert!(message.contains("Wrong") && message.contains("16 for 4"), "{message}");
+}
+
+#[test]
+fn an_op_in_place_changes_what_it_was_given() {
+    let Some((_, device)) = open() else { return };
+    let x = Tensor::full([5], 3.0).to_device(&device);
+    let mut y = Tensor::zeros([5], DType::F32).to_device(&device);
+    apply_to(Wrong { kernel: true }, &mut [&mut y], &[&x]);
+    assert_eq!(y.to_vec::<f32>().unwrap(), [9.0; 5]);
+    let other = y.detach();
+    let shared = catch_unwind(AssertUnwindSafe(|| {
+        apply_to(Wrong { kernel: true }, &mut [&mut y], &[&x]);
+    }));
+    let message = *shared.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("shared"), "{message}");
+    assert_eq!(other.to_vec::<f32>().unwrap(), [9.0; 5]);
 }
 
 #[test]
