@@ -6,7 +6,7 @@ use puyu_models::{Loaded, format};
 use puyu_nn::{AdamW, Ctx, KvCache, Param, Sequence, grad_norm};
 use puyu_tensor::{DType, Tensor, ops};
 use puyu_tests::{Golden, fixtures, worst};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Every folder with a golden.json and a config.json; `reward` says which kind is wanted.
 fn folders(reward: bool) -> Vec<PathBuf> {
@@ -21,12 +21,12 @@ fn folders(reward: bool) -> Vec<PathBuf> {
     found
 }
 
-fn load(folder: &PathBuf) -> Loaded {
+fn load(folder: &Path) -> Loaded {
     puyu_models::load(folder, format::OpenOptions::default(), Some(DType::F32))
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
 }
 
-fn run(test: impl Fn(&PathBuf, &Golden)) {
+fn run(test: impl Fn(&Path, &Golden)) {
     for folder in folders(false) {
         eprintln!("{}", folder.display());
         test(&folder, &Golden::open(&folder));

@@ -4,6 +4,7 @@ use crate::format::{self, OpenOptions, Source};
 use crate::{Config, InternLm2, Llama, internlm, internlm3};
 use puyu_nn::{Attend, Ctx, Embedding, Keys, Linear, Param, Vars, Weights};
 use puyu_tensor::{Context, DType, Result, Tensor};
+use std::cell::Cell;
 use std::path::Path;
 
 /// A decoder: used for inference and for training alike. T tokens of all sequences lie one after
@@ -126,18 +127,32 @@ pub fn build(config: &Config, weights: &dyn Weights, dtype: Option<DType>) -> Re
 pub fn load(path: &Path, options: OpenOptions, dtype: Option<DType>) -> Result<Loaded> {
     let checkpoint = format::open(path, options)?;
     let config = Config::from_json(&checkpoint.config()?).context(path.display())?;
-    build(&config, &Stored(checkpoint.source()), dtype).context(path.display())
+    build(&config, &Stored::new(checkpoint.source(), &|_, _| ()), dtype).context(path.display())
 }
 
-/// A checkpoint's tensors as weights.
-struct Stored<'a>(&'a dyn Source);
+/// A checkpoint's tensors as weights, with progress.
+pub struct Stored<'a> {
+    source: &'a dyn Source,
+    done: Cell<usize>,
+    total: usize,
+    progress: &'a dyn Fn(usize, usize),
+}
+
+impl<'a> Stored<'a> {
+    /// The tensors of `source`; `progress(done, total)` counts those that were taken.
+    pub fn new(source: &'a dyn Source, progress: &'a dyn Fn(usize, usize)) -> Self {
+        Self { source, done: Cell::new(0), total: source.names().len(), progress }
+    }
+}
 
 impl Weights for Stored<'_> {
     fn names(&self) -> Vec<String> {
-        self.0.names().into_iter().map(str::to_owned).collect()
+        self.source.names().into_iter().map(str::to_owned).collect()
     }
     fn get(&self, name: &str) -> Result<Tensor> {
-        self.0.tensor(name)
+        self.done.set(self.done.get() + 1);
+        (self.progress)(self.done.get(), self.total);
+        self.source.tensor(name)
     }
 }
 

@@ -1,3 +1,6 @@
-//! pipeline
+//! The whole InternLM chain: a folder for each stage, and the command line over them.
+#![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod engine;
 pub mod hub;

@@ -1,2 +1,5 @@
 //! The `puyu` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    puyu::cli::main()
+}

@@ -1,0 +1,219 @@
+//! `puyu bench`: tokens per second of a model, with llama-bench's flags, table and JSON keys.
+
+use super::args::{ComputeArg, dtype};
+use super::output;
+use crate::engine::{Engine, LoadOptions, Session};
+use crate::hub;
+use clap::{Args, ValueEnum};
+use puyu_nn::Compute;
+use puyu_tensor::{DType, Result, cpu::pool};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// Measure prefill and decode speed
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Models, separated by commas
+    #[arg(short, long, value_delimiter = ',', required = true)]
+    model: Vec<String>,
+    /// Prompt lengths; 0 is none
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512")]
+    n_prompt: Vec<usize>,
+    /// Tokens to generate; 0 is none
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128")]
+    n_gen: Vec<usize>,
+    /// Tokens already in the context
+    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0")]
+    n_depth: Vec<usize>,
+    /// Threads
+    #[arg(short, long, value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Repetitions
+    #[arg(short, long, default_value_t = 5)]
+    repetitions: usize,
+    /// How block-format weights are multiplied
+    #[arg(long, value_enum, default_value_t = ComputeArg::Fast)]
+    compute: ComputeArg,
+    /// Element type of the KV cache
+    #[arg(long, default_value = "f16", value_parser = dtype)]
+    cache_type: DType,
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t = Format::Md)]
+    output: Format,
+}
+
+/// `--output`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A Markdown table
+    Md,
+    /// A JSON list
+    Json,
+}
+
+/// One row: what was measured and the time of each repetition, in nanoseconds.
+struct Row<'e> {
+    engine: &'e Engine,
+    threads: usize,
+    prompt: usize,
+    generated: usize,
+    depth: usize,
+    samples: Vec<u64>,
+    cpu_seconds: f64,
+}
+
+impl BenchArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If a model cannot be loaded, or a length does not fit its context.
+    pub fn run(&self) -> Result<()> {
+        let mut rows = Vec::new();
+        if self.output == Format::Md {
+            output::print("| model | size | params | threads | test | t/s |\n")?;
+            output::print("| --- | ---: | ---: | ---: | ---: | ---: |\n")?;
+        }
+        for name in &self.model {
+            let exact = self.compute == ComputeArg::Exact;
+            let compute = if exact { Compute::Exact } else { Compute::Fast };
+            let options = LoadOptions { compute, cache: self.cache_type, ..LoadOptions::default() };
+            let engine = Engine::open(&hub::resolve(name)?, options, &|_, _| ())?;
+            let threads = match self.threads.is_empty() {
+                true => vec![pool::threads()],
+                false => self.threads.clone(),
+            };
+            for &threads in &threads {
+                pool::set_threads(threads);
+                for &depth in &self.n_depth {
+                    let prompts = self.n_prompt.iter().map(|&p| (p, 0));
+                    let tests = prompts.chain(self.n_gen.iter().map(|&g| (0, g)));
+                    for (prompt, generated) in tests.filter(|t| t.0 + t.1 > 0) {
+                        let row = self.measure(&engine, threads, prompt, generated, depth)?;
+                        match self.output {
+                            Format::Md => output::print(&row.markdown())?,
+                            Format::Json => rows.push(row.json()),
+                        }
+                    }
+                }
+            }
+        }
+        match self.output {
+            Format::Md => Ok(()),
+            Format::Json => output::print(&format!("{:#}\n", Value::from(rows))),
+        }
+    }
+
+    fn measure<'e>(
+        &self,
+        engine: &'e Engine,
+        threads: usize,
+        prompt: usize,
+        generated: usize,
+        depth: usize,
+    ) -> Result<Row<'e>> {
+        let mut session = Session::new(engine, depth + prompt.max(generated) + 1)?;
+        let vocab = engine.config().vocab_size as u64;
+        // Any ids will do; the time does not depend on them.
+        let id = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % vocab) as u32;
+        let ids: Vec<u32> = (0..depth + prompt.max(1)).map(id).collect();
+        if depth > 0 {
+            session.feed(&ids[..depth], &mut |_, _| true)?;
+        }
+        let mut run = || -> Result<u64> {
+            session.truncate(depth);
+            let start = Instant::now();
+            if prompt > 0 {
+                session.feed(&ids[depth..depth + prompt], &mut |_, _| true)?;
+            }
+            for i in 0..generated {
+                session.push(id(i))?;
+            }
+            Ok(start.elapsed().as_nanos() as u64)
+        };
+        run()?;
+        let cpu = cpu_seconds();
+        let samples = (0..self.repetitions.max(1)).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        let cpu_seconds = cpu_seconds() - cpu;
+        Ok(Row { engine, threads, prompt, generated, depth, samples, cpu_seconds })
+    }
+}
+
+/// Processor time of this process so far, in seconds (Linux; elsewhere 0).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<u64>().ok()).sum();
+    // Linux reports in hundredths of a second on every platform puyu runs on.
+    ticks as f64 / 100.0
+}
+
+impl Row<'_> {
+    fn tokens(&self) -> usize {
+        self.prompt + self.generated
+    }
+
+    /// Tokens per second of each repetition.
+    fn rates(&self) -> Vec<f64> {
+        self.samples.iter().map(|&ns| self.tokens() as f64 * 1e9 / ns as f64).collect()
+    }
+
+    fn parameters(&self) -> usize {
+        let head = self.engine.config();
+        let own = if head.tied { 0 } else { head.vocab_size * head.hidden_size };
+        let attention = head.hidden_size * (2 * head.q_size() + 2 * head.kv_size());
+        let ffn = 3 * head.hidden_size * head.intermediate_size;
+        let norms = (2 * head.layers + 1) * head.hidden_size;
+        head.vocab_size * head.hidden_size + own + head.layers * (attention + ffn) + norms
+    }
+
+    fn markdown(&self) -> String {
+        let (mean, deviation) = mean_and_deviation(&self.rates());
+        let mut test = match self.generated {
+            0 => format!("pp{}", self.prompt),
+            n => format!("tg{n}"),
+        };
+        if self.depth > 0 {
+            test.push_str(&format!(" @ d{}", self.depth));
+        }
+        format!(
+            "| {} | {:.2} MiB | {:.2} M | {} | {test} | {mean:.2} ± {deviation:.2} |\n",
+            self.engine.config().model_type,
+            self.engine.weight_bytes as f64 / (1 << 20) as f64,
+            self.parameters() as f64 / 1e6,
+            self.threads,
+        )
+    }
+
+    fn json(&self) -> Value {
+        let (avg_ts, stddev_ts) = mean_and_deviation(&self.rates());
+        let ns: Vec<f64> = self.samples.iter().map(|&ns| ns as f64).collect();
+        let (avg_ns, stddev_ns) = mean_and_deviation(&ns);
+        json!({
+            "build_commit": env!("CARGO_PKG_VERSION"),
+            "model_filename": self.engine.path,
+            "model_type": self.engine.config().model_type,
+            "model_size": self.engine.weight_bytes,
+            "model_n_params": self.parameters(),
+            "n_threads": self.threads,
+            "type_k": self.engine.options.cache.name(),
+            "type_v": self.engine.options.cache.name(),
+            "n_prompt": self.prompt,
+            "n_gen": self.generated,
+            "n_depth": self.depth,
+            "avg_ns": avg_ns as u64,
+            "stddev_ns": stddev_ns as u64,
+            "avg_ts": avg_ts,
+            "stddev_ts": stddev_ts,
+            "samples_ns": self.samples,
+            "samples_ts": self.rates(),
+            "cpu_seconds": self.cpu_seconds,
+        })
+    }
+}
+
+fn mean_and_deviation(x: &[f64]) -> (f64, f64) {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let squares: f64 = x.iter().map(|v| (v - mean).powi(2)).sum();
+    (mean, (squares / (x.len().max(2) - 1) as f64).sqrt())
+}

@@ -1,0 +1,93 @@
+//! `puyu convert` and `puyu quantize`: from one file format to another, keeping precision or not.
+
+use super::args::dtype;
+use crate::hub;
+use clap::Args;
+use puyu_models::format::{self, OpenOptions, check_tensors, convert};
+use puyu_tensor::{DType, Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Convert a Hugging Face folder to a GGUF file, or a GGUF file to a folder
+#[derive(Args, Clone, Debug)]
+pub struct ConvertArgs {
+    /// A folder, a .gguf or .safetensors file, or a pulled org/repo[:QUANT]
+    input: String,
+    /// What to write: a name ending in .gguf is a file, any other a folder
+    out: PathBuf,
+    /// Type of the matrices: f32, f16 or bf16 [default: as they are; block formats become f32]
+    #[arg(long, value_parser = dtype)]
+    outtype: Option<DType>,
+    /// Refuse weights that are not finite
+    #[arg(long)]
+    check_tensors: bool,
+}
+
+/// Write a model as GGUF with its matrices in a block format
+#[derive(Args, Clone, Debug)]
+pub struct QuantizeArgs {
+    /// A folder, a .gguf or .safetensors file, or a pulled org/repo[:QUANT]
+    input: String,
+    /// The GGUF file to write
+    out: PathBuf,
+    /// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, or F32, F16, BF16
+    #[arg(value_name = "TYPE", value_parser = dtype)]
+    to: DType,
+}
+
+impl ConvertArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If the input cannot be read, or the output cannot be written; nothing half-written stays.
+    pub fn run(&self) -> Result<()> {
+        if let Some(block) = self.outtype.filter(|d| !d.is_float()) {
+            return Err(Error::invalid(format!(
+                "--outtype {block} is a block format; convert keeps precision, `puyu quantize` writes \
+                 block formats"
+            )));
+        }
+        let checkpoint = open(&self.input)?;
+        if self.check_tensors {
+            check_tensors(checkpoint.source())?;
+        }
+        if self.out.extension().is_some_and(|e| e == "gguf") {
+            return to_gguf(&checkpoint, &self.out, self.outtype);
+        }
+        if checkpoint.gguf().is_none() {
+            return Err(Error::invalid(format!(
+                "{} is no GGUF file, so there is nothing to convert to a folder; name an output that \
+                 ends in .gguf",
+                self.input
+            )));
+        }
+        convert::to_hugging_face(&checkpoint, &self.out, self.outtype)?;
+        eprintln!("wrote {}", self.out.display());
+        Ok(())
+    }
+}
+
+impl QuantizeArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If the input cannot be read or is not finite, or the output cannot be written; nothing
+    /// half-written stays.
+    pub fn run(&self) -> Result<()> {
+        let checkpoint = open(&self.input)?;
+        check_tensors(checkpoint.source())?;
+        to_gguf(&checkpoint, &self.out, Some(self.to))
+    }
+}
+
+fn open(name: &str) -> Result<format::Checkpoint> {
+    format::open(&hub::resolve(name)?, OpenOptions::default())
+}
+
+fn to_gguf(from: &format::Checkpoint, out: &Path, dtype: Option<DType>) -> Result<()> {
+    for warning in from.warnings().iter().chain(&convert::to_gguf(from, out, dtype)?) {
+        eprintln!("warning: {warning}");
+    }
+    let size = std::fs::metadata(out)?.len();
+    eprintln!("wrote {} ({:.1} MB)", out.display(), size as f64 / 1e6);
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The command line: one file per command, each with its arguments and `run`.
+//!
+//! Text goes to stdout, everything else to stderr. Exit codes: 0, 1 (error), 2 (usage), 130 (Ctrl-C).
+
+mod args;
+mod bench;
+mod chat;
+mod convert;
+mod generate;
+mod inspect;
+mod interrupt;
+mod logits;
+mod memory;
+mod output;
+mod perplexity;
+mod settings;
+mod shorts;
+mod tokenize;
+
+use crate::hub;
+use clap::{CommandFactory, Parser, Subcommand};
+use hub::cli::{ListArgs, PullArgs, RmArgs};
+use puyu_tensor::{ErrorKind, Result};
+use std::process::ExitCode;
+
+/// puyu (浦语): the whole InternLM chain in one program
+#[derive(Parser, Debug)]
+#[command(name = "puyu", version, about, arg_required_else_help = false, infer_subcommands = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Generate(generate::GenerateArgs),
+    Chat(chat::ChatArgs),
+    Perplexity(perplexity::PerplexityArgs),
+    Tokenize(tokenize::TokenizeArgs),
+    Bench(bench::BenchArgs),
+    Logits(logits::LogitsArgs),
+    Inspect(inspect::InspectArgs),
+    Convert(convert::ConvertArgs),
+    Quantize(convert::QuantizeArgs),
+    Pull(PullArgs),
+    List(ListArgs),
+    Rm(RmArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `puyu` says when it is started without a command.
+const HELLO: &str = "\
+puyu runs InternLM and Llama models on any CPU.
+
+  Get a model:    puyu pull internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
+  or use a file:  puyu chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+  Talk to it:     puyu chat internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
+  What you have:  puyu list
+  All commands:   puyu --help
+";
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args = shorts::rewrite(std::env::args_os());
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // A closed pipe behind --help is no error.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.kind() == ErrorKind::Interrupted => ExitCode::from(130),
+        Err(e) if output::is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        None => output::print(HELLO),
+        Some(Command::Generate(a)) => a.run(),
+        Some(Command::Chat(a)) => a.run(),
+        Some(Command::Perplexity(a)) => a.run(),
+        Some(Command::Tokenize(a)) => a.run(),
+        Some(Command::Bench(a)) => a.run(),
+        Some(Command::Logits(a)) => a.run(),
+        Some(Command::Inspect(a)) => a.run(),
+        Some(Command::Convert(a)) => a.run(),
+        Some(Command::Quantize(a)) => a.run(),
+        Some(Command::Pull(a)) => a.run(),
+        Some(Command::List(a)) => a.run(),
+        Some(Command::Rm(a)) => a.run(),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "puyu", &mut script);
+            output::write(&script)
+        }
+    }
+}
