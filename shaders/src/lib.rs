@@ -3,6 +3,7 @@
 //! This crate holds text only and depends on nothing, so that a shader can be read, validated and
 //! reused without the engine. A kernel is its file with at most a few pieces put in front: the grid's
 //! index, or the `load4()` of a weight's dtype.
+#![forbid(unsafe_code)]
 
 /// One kernel: its name (the op's name, or the op's name and what is special) and its WGSL text with
 /// the pieces it includes put in front.
