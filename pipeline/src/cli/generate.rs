@@ -82,10 +82,10 @@ impl AnswerArgs {
             _ => c.max_positions,
         };
         match self.ctx_size {
-            0 => Ok(c.max_positions),
-            4096 => Ok(c.max_positions.min(4096)),
-            n if n <= most => Ok(n),
-            n => Err(Error::invalid(format!(
+            None => Ok(c.max_positions.min(4096)),
+            Some(0) => Ok(c.max_positions),
+            Some(n) if n <= most => Ok(n),
+            Some(n) => Err(Error::invalid(format!(
                 "--ctx-size {n} is more than the {most} positions this model was trained for"
             ))),
         }

@@ -110,8 +110,8 @@ impl<'e> Session<'e> {
         let same = self.tokens.iter().zip(ids).take_while(|(a, b)| a == b).count();
         if ids.len() > self.context {
             return Err(Error::resource(format!(
-                "the conversation has {} tokens, and the context only {}; start over with /clear or \
-                 give a larger -c/--ctx-size",
+                "{} tokens do not fit in the context of {}; give a larger -c/--ctx-size, or a shorter \
+                 text (in a chat, /clear starts over)",
                 ids.len(),
                 self.context
             )));

@@ -1,0 +1,204 @@
+//! The command `puyu` as a user runs it: what it prints, what it refuses, and its exit codes.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models")
+}
+
+fn golden(model: &str) -> Value {
+    let text = std::fs::read_to_string(fixtures().join(model).join("golden.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Runs `puyu` with these arguments and nothing on standard input.
+fn puyu(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_puyu"));
+    command.env("XDG_CONFIG_HOME", "/nonexistent").stdin(Stdio::null());
+    command.args(args).output().expect("puyu starts")
+}
+
+/// Standard output of a run that succeeds.
+fn ok(args: &[&str]) -> String {
+    let out = puyu(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "puyu {args:?}: {stderr}");
+    String::from_utf8(out.stdout).expect("output is UTF-8")
+}
+
+/// Standard error of a run that fails with `code`: one error, no panic.
+fn fails(code: i32, args: &[&str]) -> String {
+    let out = puyu(args);
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(code), "puyu {args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    stderr
+}
+
+fn ids(v: &Value) -> Vec<u64> {
+    v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect()
+}
+
+/// The golden greedy ids, by way of the tokenizer, the cache and the sampler.
+fn generates_the_golden(model: &Path, golden: &Value) {
+    let text = golden["text"].as_str().unwrap();
+    let model = model.to_str().unwrap();
+    let exact =
+        ["--compute", "exact", "--temp", "0", "-n", "32", "--ignore-eos", "--json", "-c", "100"];
+    let args = [&["generate", "-m", model, "-p", text], &exact[..]].concat();
+    let answer: Value = serde_json::from_str(&ok(&args)).unwrap();
+    assert_eq!(ids(&answer["ids"]), ids(&golden["greedy_ids"]), "{model}");
+    assert_eq!(answer["finish_reason"], "length");
+}
+
+#[test]
+fn generate_gives_the_golden_ids_of_every_family() {
+    // The dynamic ones go beyond their positions.
+    for model in ["internlm1", "internlm2", "internlm2_ntk", "internlm3", "llama_tied"] {
+        generates_the_golden(&fixtures().join(model), &golden(model));
+    }
+    for (file, model) in [("internlm2-f32", "internlm2"), ("internlm3-f32", "internlm3")] {
+        generates_the_golden(&fixtures().join(format!("gguf/{file}.gguf")), &golden(model));
+    }
+}
+
+#[test]
+fn convert_and_quantize_keep_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let source = fixtures().join("internlm2");
+    ok(&["convert", source.to_str().unwrap(), &path("a.gguf")]);
+    generates_the_golden(Path::new(&path("a.gguf")), &golden("internlm2"));
+    ok(&["convert", &path("a.gguf"), &path("back")]);
+    generates_the_golden(Path::new(&path("back")), &golden("internlm2"));
+    ok(&["quantize", &path("a.gguf"), &path("q.gguf"), "Q8_0"]);
+    let about: Value = serde_json::from_str(&ok(&["inspect", &path("q.gguf"), "--json"])).unwrap();
+    assert!(about["types"]["q8_0"]["tensors"].as_u64().unwrap() > 10, "{about}");
+    let error = fails(1, &["convert", &path("a.gguf"), &path("b.gguf"), "--outtype", "q4_0"]);
+    assert!(error.contains("puyu quantize"), "{error}");
+    let error = fails(1, &["quantize", &path("a.gguf"), "/nonexistent/x.gguf", "Q8_0"]);
+    assert!(error.contains("/nonexistent"), "{error}");
+}
+
+#[test]
+fn tokenize_prints_the_golden_ids() {
+    let golden = golden("internlm2");
+    let model = fixtures().join("internlm2");
+    let text = golden["text"].as_str().unwrap();
+    let out = ok(&["tokenize", "-m", model.to_str().unwrap(), "-p", text, "--ids"]);
+    let printed: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(printed, golden["input_ids"]);
+}
+
+#[test]
+fn logits_writes_what_can_be_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let model = fixtures().join("llama_tied");
+    let (model, file) = (model.to_str().unwrap(), out.to_str().unwrap());
+    ok(&["logits", "--model", model, "--ids", "1,2,3", "--out", file]);
+    let listed = ok(&["inspect", file, "--tensors"]);
+    assert!(listed.contains("logits f32 [1, 3, 320]"), "{listed}");
+    assert!(listed.contains("hidden.final_norm f32 [1, 3, 64]"), "{listed}");
+    let error = fails(1, &["logits", "--model", model, "--ids", "320", "--out", file]);
+    assert!(error.contains("320"), "{error}");
+}
+
+#[test]
+fn perplexity_names_its_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    std::fs::write(&text, "the model reads the text again and again ".repeat(20)).unwrap();
+    let model = fixtures().join("internlm2");
+    let (model, text) = (model.to_str().unwrap(), text.to_str().unwrap());
+    for more in [&[][..], &["--ppl-stride", "16"]] {
+        let args = [&["perplexity", "-m", model, "-f", text, "-c", "64", "--json"], more].concat();
+        let answer: Value = serde_json::from_str(&ok(&args)).unwrap();
+        assert!(answer["perplexity"].as_f64().unwrap() > 1.0, "{answer}");
+        assert!(answer["rule"].as_str().unwrap().contains("predictions"), "{answer}");
+    }
+    std::fs::write(text, "short").unwrap();
+    let error = fails(1, &["perplexity", "-m", model, "-f", text]);
+    assert!(error.contains("too few"), "{error}");
+}
+
+#[test]
+fn inspect_says_why_a_model_cannot_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixtures().join("llama_tied");
+    std::fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors"))
+        .unwrap();
+    let config = std::fs::read_to_string(source.join("config.json")).unwrap();
+    let config = config.replace("\"llama\"", "\"mamba\"");
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let out = ok(&["inspect", folder.path().to_str().unwrap()]);
+    assert!(out.contains("cannot run it") && out.contains("mamba"), "{out}");
+    assert!(out.contains("parameters"), "{out}");
+    let error = fails(1, &["generate", "-m", folder.path().to_str().unwrap(), "-p", "x"]);
+    assert!(error.contains("mamba"), "{error}");
+}
+
+#[test]
+fn wrong_use_is_told_apart_from_failure() {
+    assert!(ok(&[]).contains("puyu pull"));
+    assert!(ok(&["--help"]).contains("perplexity"));
+    assert!(ok(&["completions", "bash"]).contains("puyu"));
+    assert!(fails(2, &["generate", "--tmep", "0"]).contains("--temp"));
+    assert!(fails(2, &["chat", "-m", "x", "--cache-type", "q9"]).contains("f16"));
+    let error = fails(1, &["generate", "-m", "/no/such/model", "-p", "x"]);
+    assert!(error.contains("/no/such/model"), "{error}");
+    let model = fixtures().join("internlm2");
+    let error = fails(1, &["generate", "-m", model.to_str().unwrap(), "-p", "x", "--top-p", "2"]);
+    assert!(error.contains("--top-p"), "{error}");
+    let error = fails(1, &["generate", "-m", model.to_str().unwrap(), "-p", "x", "-c", "1"]);
+    assert!(error.contains("context of 1"), "{error}");
+}
+
+/// The real model's file, or `None` with a loud line.
+fn smollm2() -> Option<String> {
+    let file = std::env::var("PUYU_SMOLLM2").ok();
+    if file.is_none() {
+        eprintln!("SKIPPED: PUYU_SMOLLM2 does not name SmolLM2-135M-Instruct.Q4_1.gguf");
+    }
+    file
+}
+
+#[test]
+fn chat_answers_piped_input_in_one_turn() {
+    let Some(model) = smollm2() else { return };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_puyu"))
+        .args(["chat", "-m", &model, "--temp", "0", "--compute", "exact", "-n", "16"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, b"What is the capital of France?\n").unwrap();
+    drop(stdin);
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "The capital of France is Paris.\n");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("tokens/s"));
+}
+
+/// llama-perplexity (llama-cpp-python 0.3.36) on the same file and text, `-c 512 --chunks 8`.
+const LLAMA_PERPLEXITY: f64 = 26.8643;
+
+#[test]
+fn perplexity_is_within_a_percent_of_llama_perplexity() {
+    let Some(model) = smollm2() else { return };
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let shared = std::env::var_os("PUYU_SHARED").map_or(default, PathBuf::from);
+    let text = shared.join("data/train/en/sherlock_holmes.txt");
+    if !text.exists() {
+        eprintln!("SKIPPED: {} does not exist; set PUYU_SHARED", text.display());
+        return;
+    }
+    let args =
+        ["perplexity", "-m", &model, "-f", text.to_str().unwrap(), "--chunks", "8", "--json"];
+    let answer: Value = serde_json::from_str(&ok(&args)).unwrap();
+    let got = answer["perplexity"].as_f64().unwrap();
+    assert!((got / LLAMA_PERPLEXITY - 1.0).abs() < 0.01, "{got}, not {LLAMA_PERPLEXITY}");
+}
