@@ -40,14 +40,8 @@ pub struct AnswerArgs {
     #[arg(short = 'n', long = "predict", aliases = ["n-predict", "max-new-tokens"], allow_negative_numbers = true, env = "PUYU_PREDICT")]
     predict: Option<i64>,
     /// Context in tokens, 0 for all the model was trained for [default: 4096 at most]
-    #[arg(
-        short,
-        long = "ctx-size",
-        alias = "session-len",
-        default_value_t = 4096,
-        env = "PUYU_CTX_SIZE"
-    )]
-    ctx_size: usize,
+    #[arg(short, long = "ctx-size", alias = "session-len", env = "PUYU_CTX_SIZE")]
+    ctx_size: Option<usize>,
     /// End at this text; may be repeated
     #[arg(short = 'r', long = "stop", alias = "reverse-prompt")]
     stop: Vec<String>,
