@@ -9,7 +9,7 @@ use puyu_models::format::{
 };
 use puyu_models::tokenizer::{EncodeOptions, GgufVocab, Tokenizer};
 use puyu_tensor::quant::decode_row;
-use puyu_tensor::{DType, ErrorKind, Result, Spec};
+use puyu_tensor::{DType, Result, Spec};
 use puyu_tests::fixtures;
 use std::path::Path;
 
@@ -140,7 +140,7 @@ fn case_33_a_full_disk_leaves_nothing() {
     let temporary = folder.path().join(format!(".model.gguf.{}.part", std::process::id()));
     std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
     let error = export("llama_tied", &path, DType::F32).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Resource, "{error}");
+    assert_eq!(error.kind(), puyu_tensor::ErrorKind::Resource, "{error}");
     assert!(error.to_string().contains("model.gguf"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
