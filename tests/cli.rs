@@ -45,9 +45,9 @@ fn ids(v: &Value) -> Vec<u64> {
 fn generates_the_golden(model: &Path, golden: &Value) {
     let text = golden["text"].as_str().unwrap();
     let model = model.to_str().unwrap();
-    let exact =
-        ["--compute", "exact", "--temp", "0", "-n", "32", "--ignore-eos", "--json", "-c", "100"];
-    let args = [&["generate", "-m", model, "-p", text], &exact[..]].concat();
+    let exact = ["--compute", "exact", "--temp", "0", "-n", "32", "--ignore-eos", "--json"];
+    let context = (ids(&golden["input_ids"]).len() + 32).to_string();
+    let args = [&["generate", "-m", model, "-p", text, "-c", &context], &exact[..]].concat();
     let answer: Value = serde_json::from_str(&ok(&args)).unwrap();
     assert_eq!(ids(&answer["ids"]), ids(&golden["greedy_ids"]), "{model}");
     assert_eq!(answer["finish_reason"], "length");
