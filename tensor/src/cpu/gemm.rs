@@ -26,10 +26,10 @@ pub(crate) fn matmul(x: &View, w: &View, y: &mut ViewMut) {
     matmul_with(Isa::detect(), x, w, y);
 }
 
-/// [`matmul`] with the kernels of `isa`.
+/// The product of two views with the kernels of `isa`; ops take the set that fits this CPU.
 ///
 /// # Panics
-/// As [`matmul`].
+/// If the blocks of `w` lie along neither dimension.
 pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let wr = w.spec.rank();
     let (k, n) = (w.spec.shape[wr - 2], w.spec.shape[wr - 1]);

@@ -23,8 +23,8 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// Changes key blocks [N, G, D, 64] and value blocks [N, G, 64, D]; takes k, v [T, G, D] and the slot
-/// of each token [T], block · 64 + place.
+/// Changes key blocks `[N, G, D, 64]` and value blocks `[N, G, 64, D]`; takes k, v `[T, G, D]` and the
+/// slot of each token `[T]`, block · 64 + place.
 #[derive(Debug)]
 pub struct KvWrite;
 

@@ -52,8 +52,9 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// q [T, H, D], key blocks [N, G, D, 64], value blocks [N, G, 64, D], block table [S, B], cumulative
-/// query lengths [S + 1], sequence lengths with the new tokens [S], rope lengths [T] -> y [T, H, D]
+/// q `[T, H, D]`, key blocks `[N, G, D, 64]`, value blocks `[N, G, 64, D]`, block table `[S, B]`,
+/// cumulative query lengths `[S + 1]`, sequence lengths with the new tokens `[S]`, rope lengths `[T]`
+/// -> y `[T, H, D]`
 #[derive(Debug)]
 pub struct PagedAttention {
     scale: f32,

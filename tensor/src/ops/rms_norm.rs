@@ -20,7 +20,7 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// x [.., H], weight [H] -> y [.., H]
+/// x `[.., H]`, weight `[H]` -> y `[.., H]`
 #[derive(Debug)]
 pub struct RmsNorm {
     eps: f32,

@@ -123,7 +123,7 @@ pub(crate) fn angles(frequencies: &[f32], position: u32, cos: &mut [f32], sin: &
     }
 }
 
-/// x [T, H, D], positions [T], lengths [T] -> y [T, H, D]
+/// x `[T, H, D]`, positions `[T]`, lengths `[T]` -> y `[T, H, D]`
 #[derive(Debug)]
 pub struct Rotate {
     rope: Rope,
