@@ -154,6 +154,11 @@ fn wrong_use_is_told_apart_from_failure() {
     assert!(error.contains("--top-p"), "{error}");
     let error = fails(1, &["generate", "-m", model.to_str().unwrap(), "-p", "x", "-c", "1"]);
     assert!(error.contains("context of 1"), "{error}");
+    // llama.cpp's two flags for one thing: both may be given, and must say the same.
+    let run = ["generate", "-m", model.to_str().unwrap(), "-p", "x", "-n", "1", "-ctk", "f16"];
+    ok(&[&run[..], &["-ctv", "f16"]].concat());
+    let error = fails(1, &[&run[..], &["-ctv", "f32"]].concat());
+    assert!(error.contains("f16 and f32"), "{error}");
 }
 
 /// The real model's file, or `None` with a loud line.

@@ -25,7 +25,7 @@ pub struct ModelArgs {
     pub compute: ComputeArg,
     /// Element type of the KV cache: f32, f16 or bf16 [default: f16; f32 with --compute exact]
     #[arg(long, visible_aliases = ["cache-type-k", "cache-type-v"], value_parser = dtype, env = "PUYU_CACHE_TYPE")]
-    pub cache_type: Option<DType>,
+    pub cache_type: Vec<DType>,
     /// Cast the weights to this type at load
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     pub weights: Option<DType>,
@@ -52,6 +52,20 @@ pub fn dtype(name: &str) -> std::result::Result<DType, String> {
         let names: Vec<_> = DType::WEIGHTS.iter().map(|d| d.name()).collect();
         format!("one of {}", names.join(", "))
     })
+}
+
+/// The type of the KV cache: keys and values have one, however often it was given.
+///
+/// # Errors
+/// If different types were given.
+pub fn one_type(given: &[DType], default: DType) -> Result<DType> {
+    let first = given.first().copied().unwrap_or(default);
+    match given.iter().find(|dtype| **dtype != first) {
+        None => Ok(first),
+        Some(other) => Err(Error::invalid(format!(
+            "the KV cache cannot be {first} and {other}: keys and values have one type"
+        ))),
+    }
 }
 
 impl ModelArgs {
@@ -83,7 +97,7 @@ impl ModelArgs {
             mmap: !self.no_mmap,
             weights: self.weights,
             compute: if exact { Compute::Exact } else { Compute::Fast },
-            cache: self.cache_type.unwrap_or(if exact { DType::F32 } else { DType::F16 }),
+            cache: one_type(&self.cache_type, if exact { DType::F32 } else { DType::F16 })?,
         };
         let bar = output::bar("loading", 0, "tensors");
         let progress = |done: usize, total: usize| {

@@ -1,6 +1,6 @@
 //! `puyu bench`: tokens per second of a model, with llama-bench's flags, table and JSON keys.
 
-use super::args::{ComputeArg, dtype};
+use super::args::{ComputeArg, dtype, one_type};
 use super::output;
 use crate::engine::{Engine, LoadOptions, Session};
 use crate::hub;
@@ -36,7 +36,7 @@ pub struct BenchArgs {
     compute: ComputeArg,
     /// Element type of the KV cache
     #[arg(long, default_value = "f16", value_parser = dtype)]
-    cache_type: DType,
+    cache_type: Vec<DType>,
     /// What to print
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     output: Format,
@@ -76,7 +76,11 @@ impl BenchArgs {
         for name in &self.model {
             let exact = self.compute == ComputeArg::Exact;
             let compute = if exact { Compute::Exact } else { Compute::Fast };
-            let options = LoadOptions { compute, cache: self.cache_type, ..LoadOptions::default() };
+            let options = LoadOptions {
+                compute,
+                cache: one_type(&self.cache_type, DType::F16)?,
+                ..LoadOptions::default()
+            };
             let engine = Engine::open(&hub::resolve(name)?, options, &|_, _| ())?;
             let threads = match self.threads.is_empty() {
                 true => vec![pool::threads()],
