@@ -8,10 +8,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// One cache line; the unit and alignment of owned memory.
+/// What owned memory is made of. Its alignment is the allocator's own: a stricter one would make Rust
+/// write every zero of fresh memory, and a large KV cache would be resident before its first token.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+#[repr(C, align(16))]
+struct Unit([u8; 16]);
+
+/// A cache line: what owned bytes are aligned to, and the unit of size classes.
+const LINE: usize = 64;
 
 /// Freed memory by size class (class = number of lines, rounded up to a quarter of a power of two).
 static FREE: Mutex<FreeList> = Mutex::new(FreeList { blocks: Vec::new(), bytes: 0 });
@@ -21,19 +25,24 @@ const KEEP_BYTES: usize = 256 << 20;
 
 struct FreeList {
     /// (lines, memory), in the order of freeing.
-    blocks: Vec<(usize, Vec<Line>)>,
+    blocks: Vec<(usize, Vec<Unit>)>,
     bytes: usize,
 }
 
 /// Owned, 64-byte aligned bytes that return to the free list when dropped.
 pub(crate) struct Owned {
-    lines: Vec<Line>,
+    units: Vec<Unit>,
     len: usize,
+}
+
+/// Zeros for `lines` lines, wherever they begin to be aligned; pages are touched when they are used.
+fn fresh(lines: usize) -> Vec<Unit> {
+    bytemuck::zeroed_vec((lines + 1) * LINE / size_of::<Unit>())
 }
 
 /// Lines of the size class that holds `len` bytes: waste is at most a quarter.
 fn class_of(len: usize) -> usize {
-    let lines = len.div_ceil(64).max(1);
+    let lines = len.div_ceil(LINE).max(1);
     let step = (lines.next_power_of_two() / 8).max(1);
     lines.next_multiple_of(step)
 }
@@ -58,7 +67,7 @@ pub fn fill_scratch<R>(byte: u8, f: impl FnOnce() -> R) -> R {
 /// Bytes of the size class that holds `len` bytes.
 #[cfg(feature = "gpu")]
 pub(crate) fn class_bytes(len: usize) -> usize {
-    class_of(len) * 64
+    class_of(len) * LINE
 }
 
 impl Owned {
@@ -82,36 +91,44 @@ impl Owned {
         let class = class_of(len);
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(i) = free.blocks.iter().rposition(|(c, _)| *c == class) {
-            let (_, lines) = free.blocks.swap_remove(i);
-            free.bytes -= class * 64;
-            return Self { lines, len };
+            let (_, units) = free.blocks.swap_remove(i);
+            free.bytes -= class * LINE;
+            return Self { units, len };
         }
         drop(free);
-        Self { lines: bytemuck::zeroed_vec(class), len }
+        Self { units: fresh(class), len }
     }
 
     /// `len` zero bytes.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self { lines: bytemuck::zeroed_vec(class_of(len)), len }
+        Self { units: fresh(class_of(len)), len }
+    }
+
+    /// Where the aligned bytes are.
+    fn range(&self) -> Range<usize> {
+        let start = self.units.as_ptr().addr().next_multiple_of(LINE) - self.units.as_ptr().addr();
+        start..start + self.len
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        &bytemuck::cast_slice(&self.units)[self.range()]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        let range = self.range();
+        &mut bytemuck::cast_slice_mut(&mut self.units)[range]
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        let bytes = lines.len() * 64;
+        let units = std::mem::take(&mut self.units);
+        let lines = size_of_val(&units[..]) / LINE - 1;
+        let bytes = lines * LINE;
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
         if free.bytes + bytes <= KEEP_BYTES {
             free.bytes += bytes;
-            free.blocks.push((lines.len(), lines));
+            free.blocks.push((lines, units));
         }
     }
 }
