@@ -2,6 +2,7 @@
 //! (default: the copy beside this file), whatever its shape, within the tolerances of its README.
 
 use puyu_autograd::backward;
+use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use puyu_models::{Loaded, format};
 use puyu_nn::{AdamW, Ctx, KvCache, Param, Sequence, grad_norm};
 use puyu_tensor::{DType, Tensor, ops};
@@ -34,7 +35,7 @@ fn run(test: impl Fn(&Path, &Golden)) {
 }
 
 #[test]
-fn logits_and_hidden_states() {
+fn golden_logits_and_hidden_states() {
     run(|folder, golden| {
         let model = load(folder).model;
         let ids = golden.ids("input_ids");
@@ -59,7 +60,7 @@ fn logits_and_hidden_states() {
 }
 
 #[test]
-fn cached_greedy_ids() {
+fn golden_cached_greedy_ids() {
     run(|folder, golden| {
         let model = load(folder).model;
         let c = model.config();
@@ -86,7 +87,7 @@ fn cached_greedy_ids() {
 
 /// The same greedy ids without a cache, the whole sequence recomputed at each step.
 #[test]
-fn uncached_greedy_ids() {
+fn golden_uncached_greedy_ids() {
     run(|folder, golden| {
         let model = load(folder).model;
         let mut ids = golden.ids("input_ids");
@@ -117,7 +118,7 @@ fn batch(golden: &Golden) -> (Tensor, Tensor, Vec<usize>) {
 }
 
 #[test]
-fn losses_gradients_and_adamw_steps() {
+fn golden_losses_gradients_and_adamw_steps() {
     run(|folder, golden| {
         let Loaded { model, params } = load(folder);
         let (ids, targets, lengths) = batch(golden);
@@ -180,8 +181,40 @@ fn check_update(param: &Param, before: &[f32], want: &[f32]) {
     assert!(error <= 3.1e-3, "{name} is off by {error}");
 }
 
+/// Every file in `gguf/` against the golden of the folder it was made from: the same ids for the same
+/// text, and logits as far off as its type rounds the weights.
 #[test]
-fn reward_scores() {
+fn golden_gguf_files() {
+    let entries =
+        std::fs::read_dir(fixtures().join("gguf")).expect("the folder gguf can be listed");
+    let paths = entries.map(|e| e.expect("an entry of the folder gguf").path());
+    let mut files = 0;
+    for path in paths.filter(|p| p.extension().is_some_and(|e| e == "gguf")) {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let (model, dtype) = stem.rsplit_once('-').expect("MODEL-TYPE.gguf");
+        let golden = Golden::open(&fixtures().join(model));
+        let tolerance = match dtype {
+            "f16" => 0.05,
+            "q8_0" => 0.5,
+            _ => 2e-4,
+        };
+        let file = format::open(&path, format::OpenOptions::default()).unwrap();
+        let tokenizer = Tokenizer::from_metadata(file.metadata().unwrap()).unwrap();
+        let options = EncodeOptions { add_bos: tokenizer.add_bos(), parse_special: true };
+        let ids = tokenizer.encode(golden.json["text"].as_str().unwrap(), options);
+        assert_eq!(ids, golden.ids("input_ids"), "{stem}");
+        let model = load(&path).model;
+        let mut ctx = Ctx::packed(&[ids.len()]);
+        let logits = model.forward(&Tensor::new(&ids, [ids.len()]), &mut ctx);
+        let error = worst(&logits.to_vec().unwrap(), &golden.f32("logits"));
+        assert!(error <= tolerance, "{stem}: logits are off by {error}");
+        files += 1;
+    }
+    assert!(files > 0, "no files in {}", fixtures().join("gguf").display());
+}
+
+#[test]
+fn golden_reward_scores() {
     for folder in folders(true) {
         let golden = Golden::open(&folder);
         let model = load(&folder).model;

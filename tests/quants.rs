@@ -66,7 +66,7 @@ fn assert_decodes(name: &str, ours: &[f32], golden: &[f32]) {
 }
 
 #[test]
-fn decoding_equals_the_goldens() {
+fn golden_blocks_decode_alike() {
     let data = golden_file("ggml_quants.safetensors");
     let file = SafeTensors::deserialize(&data).unwrap();
     let bytes = |name: &str| file.tensor(&format!("{name}.bytes")).unwrap().data();
@@ -83,7 +83,7 @@ fn decoding_equals_the_goldens() {
 }
 
 #[test]
-fn encoding_is_as_good_as_the_goldens() {
+fn golden_blocks_encode_as_well() {
     let data = golden_file("ggml_quants.safetensors");
     let file = SafeTensors::deserialize(&data).unwrap();
     let facts: serde_json::Value =

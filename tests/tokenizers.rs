@@ -61,7 +61,7 @@ fn spaced(text: &str) -> String {
 }
 
 #[test]
-fn internlm1_equals_the_official_class() {
+fn golden_internlm1_equals_the_official_class() {
     let Some(folder) = shared("tokenizers/internlm1") else { return };
     let tokenizer = Tokenizer::load(&folder).unwrap();
     let golden = goldens("internlm1.json");
@@ -85,7 +85,7 @@ fn internlm1_equals_the_official_class() {
 }
 
 #[test]
-fn internlm2_equals_the_official_fast_class() {
+fn golden_internlm2_equals_the_official_fast_class() {
     let Some(folder) = shared("tokenizers/internlm2") else { return };
     let tokenizer = Tokenizer::load(&folder).unwrap();
     let golden = goldens("internlm2.json");
@@ -114,7 +114,7 @@ fn internlm2_equals_the_official_fast_class() {
 }
 
 #[test]
-fn internlm3_equals_the_official_class() {
+fn golden_internlm3_equals_the_official_class() {
     let tokenizer = tiny("internlm3");
     let golden = goldens("internlm3_tiny.json");
     for (s, text) in strings(&golden) {
@@ -136,7 +136,7 @@ fn internlm3_equals_the_official_class() {
 }
 
 #[test]
-fn smollm2_equals_the_reference() {
+fn golden_smollm2_equals_the_reference() {
     let (Some(model), Some(golden)) = (smollm2(), shared("fixtures/smollm2/tokenizer.json")) else {
         return;
     };
