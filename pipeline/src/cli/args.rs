@@ -80,10 +80,14 @@ impl ModelArgs {
     }
 
     /// Sets the number of threads, as asked.
-    pub fn apply_threads(&self) {
+    ///
+    /// # Errors
+    /// If the system does not give that many.
+    pub fn apply_threads(&self) -> Result<()> {
         if let Some(threads) = self.threads {
-            pool::set_threads(threads.into());
+            pool::set_threads(threads.into())?;
         }
+        Ok(())
     }
 
     /// Loads the model, with a progress bar.
@@ -91,7 +95,7 @@ impl ModelArgs {
     /// # Errors
     /// If it cannot be found or loaded.
     pub fn open(&self) -> Result<Engine> {
-        self.apply_threads();
+        self.apply_threads()?;
         let exact = self.compute == ComputeArg::Exact;
         let options = LoadOptions {
             mmap: !self.no_mmap,

@@ -87,7 +87,7 @@ impl BenchArgs {
                 false => self.threads.clone(),
             };
             for &threads in &threads {
-                pool::set_threads(threads);
+                pool::set_threads(threads)?;
                 for &depth in &self.n_depth {
                     let prompts = self.n_prompt.iter().map(|&p| (p, 0));
                     let tests = prompts.chain(self.n_gen.iter().map(|&g| (0, g)));

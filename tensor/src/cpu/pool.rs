@@ -5,26 +5,34 @@
 //! Chunks are claimed by a counter: the caller can finish alone and never waits for a thread that
 //! has not begun. Which thread runs a chunk never changes a result.
 
+use crate::{Error, Result};
 use rayon::ThreadPool;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
+/// More threads than any machine puyu knows has cores; a larger number is a slip.
+const MOST_THREADS: usize = 1024;
+
 static POOL: RwLock<Option<Arc<ThreadPool>>> = RwLock::new(None);
 
-fn build(threads: usize) -> Arc<ThreadPool> {
+fn build(threads: usize) -> Result<Arc<ThreadPool>> {
     let builder = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
+        .num_threads(threads.clamp(1, MOST_THREADS))
         .thread_name(|i| format!("puyu-{i}"));
-    Arc::new(builder.build().expect("the operating system starts a few threads"))
+    let refused =
+        |e| Error::resource(format!("cannot start {threads} threads: {e}; ask for fewer"));
+    builder.build().map(Arc::new).map_err(refused)
 }
 
 fn pool() -> Arc<ThreadPool> {
     if let Some(pool) = &*POOL.read().unwrap_or_else(|e| e.into_inner()) {
         return pool.clone();
     }
-    set_threads(default_threads());
-    pool()
+    let wanted = build(default_threads()).or_else(|_| build(1));
+    let pool = wanted.expect("a process that runs can start one thread");
+    *POOL.write().unwrap_or_else(|e| e.into_inner()) = Some(pool.clone());
+    pool
 }
 
 /// The number of threads used when nobody chose: `PUYU_THREADS`, else the physical parallelism.
@@ -33,9 +41,13 @@ pub fn default_threads() -> usize {
     chosen.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
-/// Sets the number of threads for all following work of this process.
-pub fn set_threads(threads: usize) {
-    *POOL.write().unwrap_or_else(|e| e.into_inner()) = Some(build(threads));
+/// Sets the number of threads, at most 1024, for all following work of this process.
+///
+/// # Errors
+/// If the system does not give that many; the number stays what it was.
+pub fn set_threads(threads: usize) -> Result<()> {
+    *POOL.write().unwrap_or_else(|e| e.into_inner()) = Some(build(threads)?);
+    Ok(())
 }
 
 /// The number of threads that [`par`] would use here.
@@ -54,9 +66,12 @@ pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     }
 }
 
-/// Runs `f` with exactly `threads` threads, whatever the process uses otherwise.
+/// Runs `f` with exactly `threads` threads (at most 1024), whatever the process uses otherwise.
+///
+/// # Panics
+/// If the system does not give that many.
 pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-    build(threads).install(f)
+    build(threads).expect("the system starts a few threads").install(f)
 }
 
 /// Calls `f(0)` to `f(chunks - 1)`, each once, on the pool's threads; panics are rethrown here.
