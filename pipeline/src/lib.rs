@@ -2,5 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod data;
 pub mod engine;
 pub mod hub;
+pub mod train;

@@ -1,0 +1,43 @@
+//! The loop over a model's blocks as training runs it: some blocks keep only their input and are run
+//! again in the backward pass.
+
+use crate::data::Batch;
+use puyu_autograd::checkpoint;
+use puyu_models::Model;
+use puyu_tensor::Tensor;
+use std::sync::Arc;
+
+/// A model in training.
+#[derive(Clone)]
+pub struct Forward {
+    /// The model; its parameters are what is trained.
+    pub model: Arc<dyn Model>,
+    /// The first so many blocks are checkpointed: less memory for one more forward pass of each.
+    pub checkpointed: usize,
+}
+
+impl Forward {
+    /// The normalized hidden states of all tokens, `[T, H]`.
+    pub fn hidden(&self, batch: &Batch) -> Tensor {
+        let mut x = self.model.embed(&batch.ids());
+        let mut ctx = batch.ctx();
+        for i in 0..self.model.config().layers {
+            x = if i < self.checkpointed {
+                self.again(i, &x, batch)
+            } else {
+                self.model.block(i, &x, &mut ctx)
+            };
+        }
+        self.model.norm(&x)
+    }
+
+    /// Block `i` without keeping its activations.
+    fn again(&self, i: usize, x: &Tensor, batch: &Batch) -> Tensor {
+        let (model, lengths) = (self.model.clone(), batch.lengths.clone());
+        let block = move |x: &[Tensor]| {
+            let mut ctx = puyu_nn::Ctx::packed(&lengths);
+            vec![model.block(i, &x[0], &mut ctx)]
+        };
+        checkpoint(block, &[x]).swap_remove(0)
+    }
+}
