@@ -6,3 +6,4 @@ pub mod data;
 pub mod engine;
 pub mod hub;
 pub mod train;
+pub mod units;

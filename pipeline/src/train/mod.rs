@@ -1,7 +1,9 @@
 //! Training: the step loop, what it makes small, and what it leaves behind.
 
 mod forward;
+pub mod monitor;
 mod objective;
 
 pub use forward::Forward;
+pub use monitor::{About, Monitor, StepRecord};
 pub use objective::{NextToken, Objective, Outcome};
