@@ -130,6 +130,7 @@ impl RenderOptions {
 /// A compiled template.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
 }
 
 /// The one template in an environment.
@@ -143,7 +144,12 @@ impl ChatTemplate {
     pub fn new(source: &str) -> Result<Self> {
         let mut environment = jinja::environment();
         jinja::compile(&mut environment, NAME, source)?;
-        Ok(Self { environment })
+        Ok(Self { environment, source: source.into() })
+    }
+
+    /// The program as it was given.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The template to use with `tokenizer`: its own, else InternLM-1's prompt if the vocabulary has

@@ -6,6 +6,7 @@
 use super::hash::Map;
 use super::merge::{NO_PIECE, Symbol, Words, merge};
 use super::pre_tokenizer::PreTokenizer;
+use super::sentencepiece::Place;
 
 /// The encoder's tables.
 pub(super) struct ByteBpe {
@@ -23,9 +24,10 @@ pub(super) struct ByteBpe {
 
 impl ByteBpe {
     /// Encodes one stretch of text that holds no added token.
-    pub fn encode(&self, text: &str, out: &mut Vec<u32>) {
+    pub fn encode(&self, text: &str, place: Place, out: &mut Vec<u32>) {
         let owned;
-        let text = if self.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
+        let prefixed = self.add_prefix_space && place != Place::Continued;
+        let text = if prefixed && !text.is_empty() && !text.starts_with(' ') {
             owned = [" ", text].concat();
             &owned
         } else {

@@ -6,6 +6,7 @@
 
 mod added;
 mod byte_bpe;
+mod bytes;
 mod draft;
 mod folder;
 mod gguf;
@@ -27,7 +28,7 @@ use added::Matcher;
 use byte_bpe::ByteBpe;
 use draft::Roles;
 use hash::Map;
-use sentencepiece::SentencePiece;
+use sentencepiece::{Place, SentencePiece};
 
 pub use gguf::GgufVocab;
 pub(crate) use pre_tokenizer::patterns_named;
@@ -114,7 +115,7 @@ impl Tokenizer {
         if options.add_bos {
             ids.extend(self.roles.bos);
         }
-        self.encode_where(text, |_| options.parse_special, &mut ids);
+        self.encode_where(text, Place::Start, |_| options.parse_special, &mut ids);
         ids
     }
 
@@ -122,6 +123,19 @@ impl Tokenizer {
     /// otherwise the text is encoded as the one text it is, merges crossing from part to part. With
     /// `add_bos`, the beginning-of-sequence token is put in front unless the template wrote it.
     pub fn encode_parts(&self, parts: &[Part], add_bos: bool) -> Vec<u32> {
+        let mut ids = self.encode_stretch(parts, Place::Start);
+        if let Some(bos) = self.roles.bos.filter(|bos| add_bos && ids.first() != Some(bos)) {
+            ids.insert(0, bos);
+        }
+        ids
+    }
+
+    /// The ids of parts that go on after others: nothing is put in front of them.
+    pub fn encode_parts_after(&self, parts: &[Part]) -> Vec<u32> {
+        self.encode_stretch(parts, Place::Continued)
+    }
+
+    fn encode_stretch(&self, parts: &[Part], place: Place) -> Vec<u32> {
         let mut text = String::new();
         let mut own: Vec<Range<usize>> = Vec::new();
         for part in parts {
@@ -136,34 +150,34 @@ impl Tokenizer {
             own.get(place).is_some_and(|r| r.start <= found.start && found.end <= r.end)
         };
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-        self.encode_where(&text, trusted, &mut ids);
-        if let Some(bos) = self.roles.bos.filter(|bos| add_bos && ids.first() != Some(bos)) {
-            ids.insert(0, bos);
-        }
+        self.encode_where(&text, place, trusted, &mut ids);
         ids
     }
 
-    /// Encodes `text`, recognising a guarded token only where `trusted` says so.
+    /// Encodes `text`, recognising a guarded token only where `trusted` says so; `place` is where
+    /// it begins.
     fn encode_where(
         &self,
         text: &str,
+        mut place: Place,
         trusted: impl Fn(&Range<usize>) -> bool,
         ids: &mut Vec<u32>,
     ) {
         let accept = |range: &Range<usize>, id: u32| !self.guarded[id as usize] || trusted(range);
         let mut from = 0;
         while let Some((range, id)) = self.added.find(text, from, accept) {
-            self.encode_plain(&text[from..range.start], from == 0, ids);
+            self.encode_plain(&text[from..range.start], place, ids);
             ids.push(id);
+            place = Place::AfterToken;
             from = range.end;
         }
-        self.encode_plain(&text[from..], from == 0, ids);
+        self.encode_plain(&text[from..], place, ids);
     }
 
-    fn encode_plain(&self, text: &str, first: bool, ids: &mut Vec<u32>) {
+    fn encode_plain(&self, text: &str, place: Place, ids: &mut Vec<u32>) {
         match &self.encoder {
-            Encoder::SentencePiece(model) => model.encode(text, first, ids),
-            Encoder::ByteLevel(model) => model.encode(text, ids),
+            Encoder::SentencePiece(model) => model.encode(text, place, ids),
+            Encoder::ByteLevel(model) => model.encode(text, place, ids),
         }
     }
 

@@ -22,6 +22,17 @@ pub(super) enum Prefix {
     First,
 }
 
+/// Where a stretch of text without control tokens stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At the very beginning.
+    Start,
+    /// After a control token.
+    AfterToken,
+    /// In the middle of a text that was cut.
+    Continued,
+}
+
 /// How two neighbours are ranked for merging.
 pub(super) enum Order {
     /// By the score of the piece they make: `ranks[id]`, equal scores sharing a rank.
@@ -126,15 +137,15 @@ impl SentencePiece {
         Ok(Self { index, order, user_defined, unused, seams, byte_ids, unknown, prefix })
     }
 
-    /// Encodes one stretch of text that holds no control token. `first`: nothing precedes it.
-    pub fn encode(&self, text: &str, first: bool, out: &mut Vec<u32>) {
+    /// Encodes one stretch of text that holds no control token.
+    pub fn encode(&self, text: &str, place: Place, out: &mut Vec<u32>) {
         if text.is_empty() {
             return;
         }
         let prefixed = match self.prefix {
             Prefix::Never => false,
-            Prefix::Always => true,
-            Prefix::First => first,
+            Prefix::Always => place != Place::Continued,
+            Prefix::First => place == Place::Start,
         };
         let owned;
         let text = if prefixed || text.contains('▁') {

@@ -1,0 +1,110 @@
+//! A conversation as tokens, with loss on what the assistant has to say.
+//!
+//! Where an answer begins and ends is seen by rendering the conversation up to it, with and without
+//! it: what a model is given and what it should say then. Each stretch is encoded for itself, as it is
+//! when the model answers, and what others wrote stays text.
+
+use super::sample::Conversation;
+use super::tokens::NO_LOSS;
+use puyu_models::chat_template::{ChatTemplate, Part, RenderOptions};
+use puyu_models::tokenizer::Tokenizer;
+use puyu_tensor::{Error, Result};
+use std::ops::Range;
+
+/// Renders conversations for one model.
+pub struct Chat<'a> {
+    tokenizer: &'a Tokenizer,
+    template: &'a ChatTemplate,
+    /// With the opening of an answer, and without.
+    opened: RenderOptions,
+    whole: RenderOptions,
+}
+
+impl<'a> Chat<'a> {
+    /// For a model with this tokenizer and template.
+    pub fn new(tokenizer: &'a Tokenizer, template: &'a ChatTemplate) -> Self {
+        let whole = RenderOptions::new(tokenizer, false);
+        let opened = RenderOptions { add_generation_prompt: true, ..whole.clone() };
+        Self { tokenizer, template, opened, whole }
+    }
+
+    /// The tokens of `conversation`, up to the last that is learnt; the others have [`NO_LOSS`].
+    ///
+    /// # Errors
+    /// If the template refuses it, or renders an answer differently once more follows.
+    pub fn encode(&self, conversation: &Conversation) -> Result<Vec<u32>> {
+        let mut whole = self.whole.clone();
+        whole.tools.clone_from(&conversation.tools);
+        let parts = self.template.render(&conversation.messages, &whole)?;
+        let text: String = parts.iter().map(Part::text).collect();
+        let mut words = Vec::new();
+        let mut at = 0;
+        for (i, _) in conversation.learnt.iter().enumerate().filter(|(_, learnt)| **learnt) {
+            let answer = self.answer(conversation, i, &text)?;
+            if answer.start < at {
+                return Err(self.differs(i));
+            }
+            let given = self.stretch(&parts, at..answer.start);
+            words.extend(given.into_iter().map(|id| id | NO_LOSS));
+            words.extend(self.stretch(&parts, answer.clone()));
+            at = answer.end;
+        }
+        if let Some(first) = words.first_mut() {
+            *first |= NO_LOSS;
+        }
+        Ok(words)
+    }
+
+    /// Where in `text` the message `i` is what the model has to say, with the end of its turn.
+    fn answer(&self, conversation: &Conversation, i: usize, text: &str) -> Result<Range<usize>> {
+        let render = |messages, options: &RenderOptions| {
+            let mut options = options.clone();
+            options.tools.clone_from(&conversation.tools);
+            self.template.render_text(messages, &options)
+        };
+        let before = render(&conversation.messages[..i], &self.opened)?;
+        let until = render(&conversation.messages[..=i], &self.whole)?;
+        let said = until.strip_prefix(&before).filter(|_| text.starts_with(&until));
+        let said = said.ok_or_else(|| self.differs(i))?;
+        // White space after the token that ends the turn is never generated.
+        let core = said.trim_end();
+        let ends =
+            self.whole.control_tokens.iter().any(|t| !t.is_empty() && core.ends_with(t.as_str()));
+        let length = if ends { core.len() } else { said.len() };
+        Ok(before.len()..before.len() + length)
+    }
+
+    fn differs(&self, i: usize) -> Error {
+        Error::invalid(format!(
+            "the chat template renders message {} differently when it is answered than within the \
+             conversation, so its tokens cannot be told from the others",
+            i + 1
+        ))
+    }
+
+    /// The ids of a stretch of the rendered text.
+    fn stretch(&self, parts: &[Part], range: Range<usize>) -> Vec<u32> {
+        let mut inside = Vec::new();
+        let mut at = 0;
+        for part in parts {
+            let text = part.text();
+            let from = range.start.clamp(at, at + text.len()) - at;
+            let to = range.end.clamp(at, at + text.len()) - at;
+            at += text.len();
+            if from < to {
+                inside.push(match part {
+                    Part::Control(_) => Part::Control(text[from..to].into()),
+                    Part::Text(_) => Part::Text(text[from..to].into()),
+                });
+            }
+        }
+        if range.start == 0 {
+            // As `Engine::encode_chat`: a template that writes the token itself has written it.
+            let bos = self.tokenizer.bos().map(|id| self.tokenizer.token_text(id));
+            let text = inside.first().map_or("", Part::text);
+            let has_bos = bos.is_some_and(|b| !b.is_empty() && text.starts_with(&b));
+            return self.tokenizer.encode_parts(&inside, self.tokenizer.add_bos() && !has_bos);
+        }
+        self.tokenizer.encode_parts_after(&inside)
+    }
+}
