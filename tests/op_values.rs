@@ -2,7 +2,7 @@
 //! written again in double precision.
 
 use puyu_tensor::ops::{AdamW, LinearCrossEntropy, NO_INDEX};
-use puyu_tensor::{DType, Tensor, apply, quant};
+use puyu_tensor::{DType, Tensor, apply, cpu::pool, no_grad, quant};
 use puyu_tests::{bits, close, numbers, values};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -166,4 +166,27 @@ fn int8_rows_do_not_hide_what_is_not_finite() {
 
 fn int8_rows(x: &[f32]) -> Vec<u8> {
     bits(&Tensor::new(x, [1, x.len()]).round_rows(DType::I8Row))
+}
+
+#[test]
+fn work_on_the_pool_records_for_gradients_as_its_caller_does() {
+    let x = Tensor::full([4], 2.0).trainable();
+    assert!(pool::install(|| x.square()).requires_grad());
+    assert!(!no_grad(|| pool::install(|| x.square())).requires_grad());
+    assert!(!no_grad(|| pool::with_threads(2, || x.square())).requires_grad());
+}
+
+#[test]
+fn pieces_gather_in_a_flat_memory_and_one_norm_is_taken() {
+    let mut flat = Tensor::full([40_000], 9.0);
+    flat.accumulate(0, &Tensor::full([20_000], 3.0), false);
+    flat.accumulate(20_000, &Tensor::full([100, 200], 1.0), false);
+    flat.accumulate(20_000, &Tensor::full([200, 100], 3.0), true);
+    let (found, wanted) = (flat.norm().unwrap(), (20_000.0f64 * (9.0 + 16.0)).sqrt());
+    assert!((found / wanted - 1.0).abs() < 1e-6, "{found}, not {wanted}");
+    for threads in [1, 3] {
+        assert_eq!(pool::with_threads(threads, || flat.norm().unwrap()), found);
+    }
+    flat.accumulate(39_999, &Tensor::full([1], f32::NAN), true);
+    assert!(flat.norm().unwrap().is_nan());
 }

@@ -39,10 +39,29 @@ impl Grads {
 /// If `loss` has more than one element.
 #[track_caller]
 pub fn backward(loss: &Tensor) -> Result<Grads> {
+    let mut grads = Grads::default();
+    backward_into(loss, &mut |id, dx| grads.add(id, dx))?;
+    Ok(grads)
+}
+
+/// The same gradients, handed out in pieces as the walk reaches them: `sink(id, dx)` is called once or
+/// more for each trainable tensor, whose gradient is the sum. Nothing is held that `sink` does not
+/// keep, so a step needs the memory of its gradients once.
+///
+/// # Errors
+/// If a trainable tensor took part but no gradient reaches it.
+///
+/// # Panics
+/// If `loss` has more than one element.
+#[track_caller]
+pub fn backward_into(loss: &Tensor, sink: &mut Sink) -> Result<()> {
     assert!(loss.spec().numel() == 1, "backward: the loss has shape {:?}", loss.shape());
     let one = Tensor::full(loss.spec().shape, 1.0).to_device(&loss.device());
-    backward_from(&[(loss.clone(), one)])
+    walk(&[(loss.clone(), one)], sink)
 }
+
+/// Takes a piece of the gradient of the tensor with this id.
+pub type Sink<'a> = dyn FnMut(u64, Tensor) + 'a;
 
 /// The gradients that follow from those of several outputs: pairs of output and its gradient.
 ///
@@ -54,10 +73,21 @@ pub fn backward(loss: &Tensor) -> Result<Grads> {
 #[track_caller]
 pub fn backward_from(outputs: &[(Tensor, Tensor)]) -> Result<Grads> {
     let mut grads = Grads::default();
+    walk(outputs, &mut |id, dx| grads.add(id, dx))?;
+    Ok(grads)
+}
+
+#[track_caller]
+fn walk(outputs: &[(Tensor, Tensor)], sink: &mut Sink) -> Result<()> {
+    let mut reached = HashSet::new();
+    let sink: &mut Sink = &mut |id, dx| {
+        reached.insert(id);
+        sink(id, dx);
+    };
     let mut pending = Pending::default();
     for (y, dy) in outputs {
         assert!(y.shape() == dy.shape(), "backward: {y:?} has a gradient {dy:?}");
-        pending.add(y, dy.clone(), &mut grads);
+        pending.add(y, dy.clone(), sink);
     }
     let roots: Vec<_> = outputs.iter().map(|(y, _)| y).collect();
     let order = topological(&roots);
@@ -67,22 +97,22 @@ pub fn backward_from(outputs: &[(Tensor, Tensor)]) -> Result<Grads> {
             Grad::Inputs(dx) => {
                 for (x, dx) in node.inputs.iter().zip(dx) {
                     if let Some(dx) = dx.filter(|_| x.requires_grad()) {
-                        pending.add(x, dx, &mut grads);
+                        pending.add(x, dx, sink);
                     }
                 }
             }
-            Grad::Compose => through_compose(node, &dy, &mut pending, &mut grads)?,
+            Grad::Compose => through_compose(node, &dy, &mut pending, sink)?,
         }
     }
     for leaf in order.iter().flat_map(|n| &n.inputs).filter(|x| x.is_trainable()) {
-        if grads.get(leaf).is_none() {
+        if !reached.contains(&leaf.id()) {
             return Err(Error::invalid(format!(
                 "backward: a trainable tensor {} took part in the loss, but no gradient reaches it",
                 leaf.spec()
             )));
         }
     }
-    Ok(grads)
+    Ok(())
 }
 
 /// Differentiates the composition of a fused op. Trainable tensors that it captures (a checkpointed
@@ -91,7 +121,7 @@ fn through_compose(
     node: &Node,
     dy: &[Option<Tensor>],
     pending: &mut Pending,
-    grads: &mut Grads,
+    sink: &mut Sink,
 ) -> Result<()> {
     let x: Vec<_> = node.inputs.iter().map(leaf_of).collect();
     let name = node.op.name();
@@ -100,14 +130,16 @@ fn through_compose(
     })?;
     let outputs: Vec<_> =
         y.into_iter().zip(dy).filter_map(|(y, dy)| Some((y, dy.clone()?))).collect();
-    let mut inner = backward_from(&outputs)?;
+    let mut inner = Grads::default();
+    let own: HashSet<u64> = x.iter().filter(|x| x.requires_grad()).map(Tensor::id).collect();
+    walk(&outputs, &mut |id, dx| match own.contains(&id) {
+        true => inner.add(id, dx),
+        false => sink(id, dx),
+    })?;
     for (leaf, x) in x.iter().zip(&node.inputs).filter(|(_, x)| x.requires_grad()) {
         if let Some(dx) = inner.take(leaf) {
-            pending.add(x, dx, grads);
+            pending.add(x, dx, sink);
         }
-    }
-    for (id, dx) in inner.by_id {
-        grads.add(id, dx);
     }
     Ok(())
 }
@@ -123,9 +155,9 @@ struct Pending {
 }
 
 impl Pending {
-    fn add(&mut self, x: &Tensor, dx: Tensor, grads: &mut Grads) {
+    fn add(&mut self, x: &Tensor, dx: Tensor, sink: &mut Sink) {
         if x.is_trainable() {
-            grads.add(x.id(), dx);
+            sink(x.id(), dx);
         } else if let Some(origin) = x.origin() {
             let slots = self
                 .by_node

@@ -7,12 +7,14 @@ mod ctx;
 mod layers;
 mod optim;
 mod param;
+mod schedule;
 mod vars;
 
 pub use attention::{Attend, Keys};
 pub use cache::{CacheStep, KvCache, Sequence};
 pub use ctx::{Compute, Ctx, Observer};
 pub use layers::{Embedding, Linear, RmsNorm, project};
-pub use optim::{AdamW, grad_norm};
+pub use optim::{AdamW, AdamWOptions, clip_factor, grad_norm};
 pub use param::Param;
+pub use schedule::{Curve, Schedule};
 pub use vars::{Vars, Weights};

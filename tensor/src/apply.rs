@@ -13,13 +13,24 @@ thread_local! {
 
 /// Runs `f` without recording anything for gradients.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    with_grad(false, f)
+}
+
+/// Whether this thread records for gradients.
+pub(crate) fn grad() -> bool {
+    GRAD.get()
+}
+
+/// Runs `f` recording for gradients, or not. The pool uses it to run work as its caller would have,
+/// even on a thread that waits inside [`no_grad`] and takes up other work.
+pub(crate) fn with_grad<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             GRAD.set(self.0);
         }
     }
-    let _restore = Restore(GRAD.replace(false));
+    let _restore = Restore(GRAD.replace(on));
     f()
 }
 

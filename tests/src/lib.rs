@@ -6,6 +6,7 @@ mod golden;
 mod gpu;
 pub mod memory;
 mod torch;
+mod train_goldens;
 mod vocab;
 
 pub use cases::{Run, SIZES, bits, close, make, numbers, other_layouts, tolerance, values};
@@ -13,4 +14,5 @@ pub use gguf::GgufBuilder;
 pub use golden::{Golden, fixtures, shared, smollm2, worst};
 pub use gpu::gpu;
 pub use torch::{TorchTensor, torch_pickle, torch_zip};
+pub use train_goldens::{TrainGolden, train_data, train_goldens};
 pub use vocab::{byte_vocab, gguf_vocab};

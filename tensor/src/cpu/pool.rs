@@ -62,8 +62,14 @@ pub fn threads() -> usize {
 pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => f(),
-        None => pool().install(f),
+        None => run_in(&pool(), f),
     }
+}
+
+/// Runs `f` in `pool`, recording for gradients as the caller does.
+fn run_in<R: Send>(pool: &ThreadPool, f: impl FnOnce() -> R + Send) -> R {
+    let grad = crate::apply::grad();
+    pool.install(|| crate::apply::with_grad(grad, f))
 }
 
 /// Runs `f` with exactly `threads` threads (at most 1024), whatever the process uses otherwise.
@@ -71,7 +77,7 @@ pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// # Panics
 /// If the system does not give that many.
 pub fn with_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-    build(threads).expect("the system starts a few threads").install(f)
+    run_in(&build(threads).expect("the system starts a few threads"), f)
 }
 
 /// Calls `f(0)` to `f(chunks - 1)`, each once, on the pool's threads; panics are rethrown here.

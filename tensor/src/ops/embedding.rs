@@ -61,14 +61,15 @@ impl Op for Embedding {
         Some(vec![x[0].gather(&x[1]).to_dtype(DType::F32)])
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
-        let dy = dy[0].as_ref().filter(|_| x[0].dtype() == DType::F32);
+        let dy = dy[0].as_ref().filter(|_| x[0].dtype().is_float());
         Grad::Inputs(vec![dy.map(|dy| dy.scatter_add(&x[1], x[0].shape()[0])), None])
     }
 }
 
 impl Tensor {
     /// The rows of this table `[V, H]`, of any weight dtype, that `ids` U32 `[..]` name, as F32
-    /// `[.., H]`. Only an F32 table has a gradient.
+    /// `[.., H]`. Block formats have no gradient; that of other
+    /// tables is F32.
     ///
     /// # Panics
     /// If an id is not below V, or the dtypes do not fit. Models check ids where they come in.

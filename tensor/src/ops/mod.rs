@@ -2,6 +2,7 @@
 
 use crate::{Tensor, op::Entry};
 
+mod accumulate;
 mod adamw;
 mod along;
 mod argmax;
@@ -24,10 +25,12 @@ mod rope;
 mod round_rows;
 mod scatter_add;
 mod softmax;
+mod square_sums;
 mod swiglu;
 mod unary;
 mod views;
 
+pub use accumulate::Accumulate;
 pub use adamw::AdamW;
 pub use along::{NO_INDEX, PutAlong, TakeAlong};
 pub use argmax::{Argmax, TopK};
@@ -50,12 +53,14 @@ pub use rope::{Rope, Rotate, Scaling};
 pub use round_rows::RoundRows;
 pub use scatter_add::ScatterAdd;
 pub use softmax::Softmax;
+pub use square_sums::SquareSums;
 pub use swiglu::Swiglu;
 pub use unary::Unary;
 pub use views::{BroadcastTo, Narrow, Reshape, Transpose};
 
 /// Every op with its cases.
 pub const CATALOG: &[Entry] = &[
+    accumulate::ENTRY,
     adamw::ENTRY,
     along::ENTRY,
     argmax::ENTRY,
@@ -77,6 +82,7 @@ pub const CATALOG: &[Entry] = &[
     round_rows::ENTRY,
     scatter_add::ENTRY,
     softmax::ENTRY,
+    square_sums::ENTRY,
     swiglu::ENTRY,
     unary::ENTRY,
     views::ENTRY,
