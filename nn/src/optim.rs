@@ -84,18 +84,10 @@ impl Group {
             slot.param.set(slot.view(self.copy.as_ref().unwrap_or(&self.master)).trainable());
         }
     }
-
-    /// The flat memory called `m`, `v` or `master`.
-    fn named(&mut self, kind: &str) -> &mut Tensor {
-        match kind {
-            "m" => &mut self.m,
-            "v" => &mut self.v,
-            _ => &mut self.master,
-        }
-    }
 }
 
-/// What is saved of each parameter: the moments, and the master weight.
+/// What is saved of each parameter: the moments, and the master weight, which is all that a run needs
+/// to go on, whatever form the model itself is written in.
 const STATE: [&str; 3] = ["m", "v", "master"];
 
 impl AdamW {
@@ -239,53 +231,49 @@ impl AdamW {
         self.apply(lr.into(), scale.into())
     }
 
-    /// Names and specs of what [`AdamW::state`] gives: for each parameter both moments and, where the
-    /// model computes with a rounded copy, the master weight.
+    /// Names and specs of what [`AdamW::state`] gives: for each parameter both moments and the master
+    /// weight.
     pub fn state_specs(&self) -> Vec<(String, Spec)> {
-        let kinds = |i: usize| if self.groups[i].copy.is_some() { &STATE[..] } else { &STATE[..2] };
-        let specs = self.slots().flat_map(|(i, s)| {
+        let specs = self.slots().flat_map(|(_, s)| {
             let name = s.param.name();
-            kinds(i).iter().map(move |kind| (format!("{kind}.{name}"), Spec::f32(s.shape)))
+            STATE.iter().map(move |kind| (format!("{kind}.{name}"), Spec::f32(s.shape)))
         });
         specs.collect()
     }
 
     /// A part of the state by its name in [`AdamW::state_specs`]. It must be dropped before the next
     /// step.
-    pub fn state(&mut self, name: &str) -> Option<Tensor> {
+    pub fn state(&self, name: &str) -> Option<Tensor> {
         let (kind, name) = name.split_once('.')?;
-        let kind = STATE.into_iter().find(|k| *k == kind)?;
-        let (i, _) = self.slots().find(|(_, s)| s.param.name() == name)?;
-        let group = &mut self.groups[i];
-        let flat = group.named(kind).detach();
-        Some(group.slots.iter().find(|s| s.param.name() == name)?.view(&flat))
+        let (i, slot) = self.slots().find(|(_, s)| s.param.name() == name)?;
+        let Group { m, v, master, .. } = &self.groups[i];
+        let flat = match kind {
+            "m" => m,
+            "v" => v,
+            "master" => master,
+            _ => return None,
+        };
+        Some(slot.view(&flat.detach()))
     }
 
-    /// Puts back the state after `steps` steps; `part(name, spec)` gives what was saved. The master is
-    /// the parameter's value where no other was saved, so load the weights first.
+    /// Puts back the state after `steps` steps: `part(name, spec)` gives what was saved.
     ///
     /// # Errors
-    /// If a part cannot be read.
+    /// If a part cannot be had; the optimizer is of no use then.
     pub fn restore(
         &mut self,
         steps: u64,
         part: &mut dyn FnMut(&str, &Spec) -> Result<Tensor>,
     ) -> Result<()> {
         for group in &mut self.groups {
-            let kinds = if group.copy.is_some() { &STATE[..] } else { &STATE[..2] };
-            for kind in kinds {
-                let mut flat = std::mem::replace(group.named(kind), Tensor::scalar(0.0));
-                group.slots.iter().for_each(|s| s.param.set(Tensor::scalar(0.0)));
-                let mut put = || -> Result<()> {
-                    for slot in &group.slots {
-                        let name = format!("{kind}.{}", slot.param.name());
-                        flat.accumulate(slot.start, &part(&name, &Spec::f32(slot.shape))?, false);
-                    }
-                    Ok(())
-                };
-                let result = put();
-                *group.named(kind) = flat;
-                result?;
+            group.slots.iter().for_each(|s| s.param.set(Tensor::scalar(0.0)));
+            let flats = [&mut group.m, &mut group.v, &mut group.master];
+            for (kind, flat) in STATE.into_iter().zip(flats) {
+                for slot in &group.slots {
+                    let name = format!("{kind}.{}", slot.param.name());
+                    let saved = part(&name, &Spec::f32(slot.shape))?;
+                    flat.accumulate(slot.start, &saved.to_device(&flat.device()), false);
+                }
             }
             if let Some(copy) = &mut group.copy {
                 *copy = group.master.to_dtype(copy.dtype());

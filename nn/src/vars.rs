@@ -18,6 +18,11 @@ pub trait Weights {
     /// # Errors
     /// If it cannot be read.
     fn get(&self, name: &str) -> Result<Tensor>;
+
+    /// A value of `shape` for a name it has not: for models that begin anew.
+    fn fresh(&self, _name: &str, _shape: &[usize]) -> Option<Tensor> {
+        None
+    }
 }
 
 /// A place in the tree of names.
@@ -78,10 +83,12 @@ impl<'a> Vars<'a> {
     fn load(&self, shape: &[usize]) -> Result<Tensor, String> {
         let name = &self.path;
         self.root.used.borrow_mut().insert(name.clone());
-        if !self.root.names.contains(name) {
-            return Err(format!("{name} {shape:?} is missing"));
-        }
-        let tensor = self.root.weights.get(name).map_err(|e| format!("{name}: {e}"))?;
+        let weights = self.root.weights;
+        let tensor = if self.root.names.contains(name) {
+            weights.get(name).map_err(|e| format!("{name}: {e}"))?
+        } else {
+            weights.fresh(name, shape).ok_or_else(|| format!("{name} {shape:?} is missing"))?
+        };
         if tensor.shape() != shape {
             return Err(format!("{name} has shape {:?}, expected {shape:?}", tensor.shape()));
         }

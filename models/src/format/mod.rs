@@ -22,7 +22,7 @@ pub mod recode;
 pub mod safetensors;
 pub mod safetensors_write;
 mod table;
-mod tokenizer_files;
+pub mod tokenizer_files;
 mod zip;
 
 pub use check::check_tensors;
