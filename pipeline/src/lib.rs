@@ -5,5 +5,6 @@ pub mod cli;
 pub mod data;
 pub mod engine;
 pub mod hub;
+pub mod plan;
 pub mod train;
 pub mod units;

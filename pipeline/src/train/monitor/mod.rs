@@ -2,15 +2,22 @@
 //! `report.html`. The journal is the truth; everything else is drawn from what goes into it, so a
 //! resumed run shows each step once.
 
+mod chart;
 mod journal;
 mod progress;
+mod report;
+mod series;
+mod tensorboard;
 
 use journal::Journal;
 use progress::Progress;
 use puyu_tensor::{Context, Result};
+use report::Report;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tensorboard::Board;
 
 pub use journal::{Record, read};
 
@@ -82,10 +89,18 @@ mod finite {
     }
 }
 
+/// Between two reports.
+const EVERY: Duration = Duration::from_secs(20);
+
 /// Writes down what happens in a run.
 pub struct Monitor {
     journal: Journal,
+    board: Board,
     progress: Progress,
+    report: Report,
+    page: PathBuf,
+    /// When the report was last written.
+    written: Option<Instant>,
 }
 
 impl Monitor {
@@ -97,8 +112,14 @@ impl Monitor {
     pub fn open(dir: &Path, about: &About, resumed_at: Option<u64>) -> Result<Self> {
         let place = || format!("cannot make the folder {}", dir.display());
         std::fs::create_dir_all(dir).context(place())?;
-        let (journal, _kept) = Journal::open(&dir.join("metrics.jsonl"), resumed_at)?;
-        Ok(Self { journal, progress: Progress::new(about, resumed_at.unwrap_or(0)) })
+        let (journal, kept) = Journal::open(&dir.join("metrics.jsonl"), resumed_at)?;
+        let board = Board::open(dir, &about.config, resumed_at)?;
+        let progress = Progress::new(about, resumed_at.unwrap_or(0));
+        let mut report = Report::new(about);
+        for record in &kept {
+            report.add(record);
+        }
+        Ok(Self { journal, board, progress, report, page: dir.join("report.html"), written: None })
     }
 
     /// A step was done, or skipped.
@@ -151,10 +172,18 @@ impl Monitor {
     /// If the disk is full or fails.
     pub fn finish(&mut self) -> Result<()> {
         self.progress.finish();
+        self.report.write(&self.page)?;
         self.journal.sync()
     }
 
     fn record(&mut self, record: Record) -> Result<()> {
-        self.journal.append(&record)
+        self.journal.append(&record)?;
+        self.board.add(&record)?;
+        self.report.add(&record);
+        if self.written.is_none_or(|t| t.elapsed() >= EVERY) {
+            self.report.write(&self.page)?;
+            self.written = Some(Instant::now());
+        }
+        Ok(())
     }
 }

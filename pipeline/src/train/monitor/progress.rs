@@ -1,7 +1,7 @@
 //! The progress line: drawn over and over on a terminal, a plain line every few seconds elsewhere.
 
 use super::{About, StepRecord};
-use crate::units::{decimal, duration};
+use crate::units::{decimal, duration, quantity};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -90,12 +90,12 @@ fn describe(s: &StepRecord, total: u64, left: f64) -> String {
     let share = s.utilisation.map_or(String::new(), |u| format!(" ({:.0} %)", 100.0 * u));
     let skipped = if s.skipped { " skipped" } else { "" };
     format!(
-        "step {}/{total}{skipped}  loss {:.4}  lr {:.2e}  {} tokens/s  {}FLOP/s{share}  {} left",
+        "step {}/{total}{skipped}  loss {:.4}  lr {:.2e}  {} tokens/s  {}{share}  {} left",
         s.step,
         s.loss,
         s.lr,
         decimal(s.tokens_per_s),
-        decimal(s.flops_per_s),
+        quantity(s.flops_per_s, "FLOP/s"),
         duration(left),
     )
 }

@@ -1,0 +1,226 @@
+//! The memory of a training step, counted from the model's shape and what this engine keeps. Whatever
+//! changes there (what an op remembers, when a gradient is freed) is a number in this file, and
+//! `benches/plan_memory.rs` holds the sums to the peaks of real processes.
+
+use super::shape::{Parameters, matrices};
+use puyu_models::Config;
+
+/// Bytes of an F32.
+const F32: f64 = 4.0;
+
+/// Bits of a weight in NF4 with double quantization: codes, and for 64 of them a scale in 8 bits,
+/// whose own scales (F32) are shared by 256 (Dettmers et al. 2023, arXiv 2305.14314, section 3).
+pub const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
+
+/// Logits that the loss holds at a time, as the op `linear_cross_entropy` has it; at least 16 rows.
+const LOGITS: usize = 1 << 24;
+
+/// Freed memory that is kept for the next step, as `tensor/src/storage.rs` has it.
+const KEPT: f64 = (256 << 20) as f64;
+
+/// The program itself, its threads and its tokenizer.
+const PROGRAM: f64 = 24e6;
+
+/// Which weights are trained, and how the others are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// All of them, and matrices are computed with in F32.
+    Full,
+    /// All of them, matrices in BF16 beside an F32 master.
+    FullBf16,
+    /// Adapters of this rank on every linear layer of the blocks; the matrices of the blocks take
+    /// `block_bits` a weight, embedding and head `other_bits`.
+    Adapters {
+        /// The rank r.
+        rank: usize,
+        /// Bits of a weight of the blocks.
+        block_bits: f64,
+        /// Bits of a weight of embedding and head.
+        other_bits: f64,
+    },
+}
+
+impl Method {
+    /// LoRA on BF16 weights.
+    pub fn lora(rank: usize) -> Self {
+        Self::Adapters { rank, block_bits: 16.0, other_bits: 16.0 }
+    }
+
+    /// QLoRA: NF4 with double quantization; embedding and head stay in BF16.
+    pub fn qlora(rank: usize) -> Self {
+        Self::Adapters { rank, block_bits: NF4_BITS, other_bits: 16.0 }
+    }
+}
+
+/// What a step's memory depends on besides the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    /// What is trained.
+    pub method: Method,
+    /// Rows that go through the model at a time.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub seq_len: usize,
+    /// Layers that keep only their input.
+    pub checkpointed: usize,
+    /// Processes that share the work.
+    pub ranks: usize,
+    /// What they share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too
+    /// (Rajbhandari et al. 2019, arXiv 1910.02054).
+    pub zero: u8,
+}
+
+/// Bytes of one process at its peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// Weights that the model computes with.
+    pub weights: f64,
+    /// Gradients.
+    pub gradients: f64,
+    /// Moments, and masters that are not the weights themselves.
+    pub optimizer: f64,
+    /// What the forward pass keeps for the backward pass.
+    pub activations: f64,
+    /// The loss: a chunk of logits, and the head's gradient.
+    pub loss: f64,
+    /// What the backward pass of a block needs meanwhile, and freed memory that is kept.
+    pub buffers: f64,
+    /// The program.
+    pub program: f64,
+}
+
+impl Memory {
+    /// Of a step of `setting` with the model of `c`.
+    pub fn of(c: &Config, setting: &Setting) -> Self {
+        let p = Parameters::of(c);
+        let trained = trained(c, setting.method) as f64;
+        let share = |from: u8| if setting.zero >= from { 1.0 / setting.ranks as f64 } else { 1.0 };
+        let (weights, masters) = match setting.method {
+            Method::Full => (F32 * trained, 0.0),
+            Method::FullBf16 => {
+                let matrices = trained - p.vectors as f64;
+                (2.0 * matrices + F32 * p.vectors as f64, F32 * matrices)
+            }
+            Method::Adapters { block_bits, other_bits, .. } => {
+                let blocks = p.blocks as f64 * block_bits / 8.0;
+                let others = (p.embedding + p.head) as f64 * other_bits / 8.0;
+                (blocks + others + F32 * (p.vectors as f64 + trained), 0.0)
+            }
+        };
+        let (loss, loss_freed) = loss(c, setting);
+        let block = backward(c, setting);
+        // The loss and the blocks have their peaks at different times; the lesser's memory is freed
+        // before the greater's is asked for, and kept.
+        let (most, least) = if loss > block { (loss, block) } else { (block, loss_freed) };
+        Self {
+            weights: weights * share(3),
+            gradients: F32 * trained * share(2),
+            optimizer: (masters + 2.0 * F32 * trained) * share(1),
+            activations: activations(c, setting),
+            loss,
+            buffers: (most - loss) + least.min(KEPT),
+            program: PROGRAM,
+        }
+    }
+
+    /// All together.
+    pub fn total(&self) -> f64 {
+        self.rows().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Names and bytes, in the order in which they are shown.
+    pub fn rows(&self) -> [(&'static str, f64); 7] {
+        let Self { weights, gradients, optimizer, activations, loss, buffers, program } = *self;
+        [
+            ("weights", weights),
+            ("gradients", gradients),
+            ("optimizer state", optimizer),
+            ("activations", activations),
+            ("loss and head", loss),
+            ("buffers", buffers),
+            ("program", program),
+        ]
+    }
+}
+
+/// How many numbers are trained.
+pub fn trained(c: &Config, method: Method) -> u64 {
+    match method {
+        Method::Full | Method::FullBf16 => Parameters::of(c).total(),
+        Method::Adapters { rank, .. } => {
+            // q, k and v have an adapter each unless the model stores them as one.
+            let fused = c.model_type == "internlm2";
+            let split = if fused { 0 } else { 2 * c.hidden_size };
+            let block: usize = matrices(c).iter().map(|(out, input)| out + input).sum();
+            (c.layers * rank * (block + split)) as u64
+        }
+    }
+}
+
+/// What a block keeps of each token, in numbers of 4 bytes: every input of every op whose gradient is
+/// wanted, and what ops save beside.
+pub fn kept(c: &Config, method: Method) -> Vec<(&'static str, usize)> {
+    let [h, f, q, kv] = [c.hidden_size, c.intermediate_size, c.q_size(), c.kv_size()];
+    let fused = c.model_type == "internlm2";
+    let when = |has: bool, n: usize| if has { n } else { 0 };
+    let mut kept = vec![
+        ("input", h),
+        ("attention norm", h),
+        ("q, k, v", q + 2 * kv),
+        ("q and v taken out of their groups", when(fused, q + kv)),
+        ("q, k, v before their bias", when(c.qkv_bias, q + 2 * kv)),
+        ("rotated q, k", q + kv),
+        ("attention, its copy and its sums", 2 * q + c.heads),
+        ("attention projected", h),
+        ("before its bias", when(c.output_bias, h)),
+        ("residual", h),
+        ("feed-forward norm", h),
+        ("gate and up", 2 * f),
+        ("before their biases", when(c.mlp_bias, 2 * f + h)),
+        ("activated", f),
+        ("feed-forward projected", h),
+    ];
+    if let Method::Adapters { rank, .. } = method {
+        let out: usize = matrices(c).iter().map(|m| m.0).sum();
+        let layers = if fused { 5 } else { 7 };
+        kept.push(("adapters", 2 * out + layers * rank));
+    }
+    kept
+}
+
+/// What all blocks keep, and the final norm's input and output.
+fn activations(c: &Config, s: &Setting) -> f64 {
+    let tokens = (s.batch * s.seq_len) as f64;
+    let block: usize = kept(c, s.method).iter().map(|k| k.1).sum();
+    let again = s.checkpointed.min(c.layers);
+    // One checkpointed block at a time is there in full while it is run again.
+    let whole = (c.layers - again) + usize::from(again > 0);
+    F32 * tokens * (whole * block + again * c.hidden_size + 2 * c.hidden_size) as f64
+}
+
+/// The loss at its peak, and what of it is free again afterwards.
+fn loss(c: &Config, s: &Setting) -> (f64, f64) {
+    let (tokens, h) = (s.batch * s.seq_len, c.hidden_size);
+    let rows = (LOGITS / c.vocab_size).max(16).min(tokens);
+    let logits = F32 * (rows * c.vocab_size) as f64;
+    let dx = F32 * (tokens * h) as f64;
+    let head = match s.method {
+        Method::Adapters { .. } => 0.0,
+        _ => F32 * (c.vocab_size * h) as f64,
+    };
+    // The gradient of the logits beside them; sums of the head's gradient beside both parts.
+    let sums = if tokens > rows { 3.0 } else { 1.0 };
+    (2.0 * logits + 2.0 * dx + sums * head, 2.0 * logits + dx)
+}
+
+/// The backward pass of a block at its peak, which is in the feed-forward layer: gradients of the
+/// activation's parts and a weight's gradient.
+fn backward(c: &Config, s: &Setting) -> f64 {
+    let tokens = s.batch * s.seq_len;
+    let (h, f) = (c.hidden_size, c.intermediate_size);
+    let weight = match s.method {
+        Method::Adapters { .. } => 0,
+        _ => 2 * h * f,
+    };
+    F32 * (tokens * (7 * f + 4 * h) + weight) as f64
+}
