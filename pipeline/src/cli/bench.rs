@@ -6,7 +6,8 @@ use crate::engine::{Engine, LoadOptions, Session};
 use crate::hub;
 use clap::{Args, ValueEnum};
 use puyu_nn::Compute;
-use puyu_tensor::{DType, Result, cpu::pool};
+use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
+use puyu_tensor::{DType, Result};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use std::time::Instant;
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     /// Models, separated by commas
-    #[arg(short, long, value_delimiter = ',', required = true)]
+    #[arg(short, long, value_delimiter = ',', required_unless_present = "limits")]
     model: Vec<String>,
     /// Prompt lengths; 0 is none
     #[arg(short = 'p', long, value_delimiter = ',', default_value = "512")]
@@ -37,9 +38,15 @@ pub struct BenchArgs {
     /// Element type of the KV cache
     #[arg(long, default_value = "f16", value_parser = dtype)]
     cache_type: Vec<DType>,
+    /// Measure what this machine can do at most: memory read, f32, bf16 and int8 multiply-adds
+    #[arg(long, conflicts_with = "model")]
+    limits: bool,
     /// What to print
     #[arg(short, long, value_enum, default_value_t = Format::Md)]
     output: Format,
+    /// The same as --output json
+    #[arg(long)]
+    json: bool,
 }
 
 /// `--output`
@@ -68,8 +75,12 @@ impl BenchArgs {
     /// # Errors
     /// If a model cannot be loaded, or a length does not fit its context.
     pub fn run(&self) -> Result<()> {
+        let format = if self.json { Format::Json } else { self.output };
+        if self.limits {
+            return self.limits(format);
+        }
         let mut rows = Vec::new();
-        if self.output == Format::Md {
+        if format == Format::Md {
             output::print("| model | size | params | threads | test | t/s |\n")?;
             output::print("| --- | ---: | ---: | ---: | ---: | ---: |\n")?;
         }
@@ -93,7 +104,7 @@ impl BenchArgs {
                     let tests = prompts.chain(self.n_gen.iter().map(|&g| (0, g)));
                     for (prompt, generated) in tests.filter(|t| t.0 + t.1 > 0) {
                         let row = self.measure(&engine, threads, prompt, generated, depth)?;
-                        match self.output {
+                        match format {
                             Format::Md => output::print(&row.markdown())?,
                             Format::Json => rows.push(row.json()),
                         }
@@ -101,9 +112,51 @@ impl BenchArgs {
                 }
             }
         }
-        match self.output {
+        match format {
             Format::Md => Ok(()),
             Format::Json => output::print(&format!("{:#}\n", Value::from(rows))),
+        }
+    }
+
+    /// The machine's ceilings, with each number of threads.
+    fn limits(&self, format: Format) -> Result<()> {
+        let threads = match self.threads.is_empty() {
+            true => vec![pool::threads()],
+            false => self.threads.clone(),
+        };
+        let mut rows = Vec::new();
+        for threads in threads {
+            pool::set_threads(threads)?;
+            rows.push(Limits::measure());
+        }
+        match format {
+            Format::Md => {
+                output::print(
+                    "| threads | read GB/s | f32 GFLOP/s | bf16 GFLOP/s | int8 GOP/s |\n",
+                )?;
+                output::print("| ---: | ---: | ---: | ---: | ---: |\n")?;
+                rows.iter().try_for_each(|l| {
+                    let bf16 = l.bf16_gflop_s.map_or("-".into(), |v| format!("{v:.0}"));
+                    output::print(&format!(
+                        "| {} | {:.1} | {:.0} | {bf16} | {:.0} |\n",
+                        l.threads, l.read_gb_s, l.f32_gflop_s, l.i8_gop_s
+                    ))
+                })
+            }
+            Format::Json => {
+                let row = |l: &Limits| {
+                    json!({
+                        "n_threads": l.threads,
+                        "isa": Isa::detect().name(),
+                        "read_gb_s": l.read_gb_s,
+                        "f32_gflop_s": l.f32_gflop_s,
+                        "bf16_gflop_s": l.bf16_gflop_s,
+                        "i8_gop_s": l.i8_gop_s,
+                    })
+                };
+                let rows: Vec<Value> = rows.iter().map(row).collect();
+                output::print(&format!("{:#}\n", Value::from(rows)))
+            }
         }
     }
 

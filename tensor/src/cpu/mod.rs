@@ -3,6 +3,7 @@
 pub mod attention;
 mod columns;
 pub mod gemm;
+pub mod limits;
 pub(crate) mod math;
 pub mod panel;
 pub mod pool;
