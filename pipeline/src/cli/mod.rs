@@ -16,6 +16,7 @@ mod perplexity;
 mod settings;
 mod shorts;
 mod tokenize;
+mod train;
 
 use crate::hub;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -42,6 +43,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Convert(convert::ConvertArgs),
     Quantize(convert::QuantizeArgs),
+    Train(train::TrainArgs),
     Pull(PullArgs),
     List(ListArgs),
     Rm(RmArgs),
@@ -97,6 +99,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Inspect(a)) => a.run(),
         Some(Command::Convert(a)) => a.run(),
         Some(Command::Quantize(a)) => a.run(),
+        Some(Command::Train(a)) => a.run(),
         Some(Command::Pull(a)) => a.run(),
         Some(Command::List(a)) => a.run(),
         Some(Command::Rm(a)) => a.run(),

@@ -31,6 +31,8 @@ pub struct Learned {
     pub rate: f64,
     /// Tokens that went through the model.
     pub tokens: usize,
+    /// Targets or pairs that the mean is over.
+    pub weight: f64,
     /// Other means that the objective shows.
     pub metrics: Vec<(&'static str, f64)>,
     /// Loss and gradients were finite, and the parameters moved.
@@ -49,6 +51,7 @@ impl Learner {
         pool::install(|| {
             let weight: f64 = batches.iter().map(|b| self.objective.weight(b)).sum();
             let mut learned = self.gather(batches, weight)?;
+            learned.weight = weight;
             learned.rate = self.schedule.rate(step);
             if learned.loss.is_finite() {
                 learned.grad_norm = self.optimizer.grad_norm()? / weight;

@@ -1,0 +1,191 @@
+//! From a config to the parts of a run: tokenizer, data, model, optimizer.
+
+use super::config::{ModelConfig, TrainConfig};
+use super::init::FirstWeights;
+use super::monitor::About;
+use super::trainer::{Export, Parts};
+use super::vocabulary::Vocabulary;
+use super::{Forward, Learner, NextToken};
+use crate::data::{DataReport, Dataset, Kind, Progress};
+use crate::hub;
+use puyu_models::format::{self, OpenOptions, Source, hugging_face};
+use puyu_models::{Config, Loaded, Stored, build};
+use puyu_nn::{AdamW, Param};
+use puyu_tensor::ops::Scaling;
+use puyu_tensor::{Context, DType, Error, Result, Spec, Tensor};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A run that could begin, and what was found on the way.
+pub struct Prepared {
+    /// The run's parts.
+    pub parts: Parts,
+    /// The training data.
+    pub data: DataReport,
+    /// The validation data, if there are any.
+    pub valid: Option<DataReport>,
+}
+
+/// A model to train: its parameters, and its config in config.json's keys.
+pub struct Start {
+    /// The model.
+    pub loaded: Loaded,
+    /// config.json
+    pub config: Value,
+}
+
+/// The parts of a pretraining run that `config` describes, in the work folder `dir`; `text` is the
+/// config as it is in force. `progress` is told how far reading the data is.
+///
+/// # Errors
+/// If the config contradicts itself or the data, or a file cannot be read.
+pub fn prepare(
+    config: &TrainConfig,
+    text: String,
+    dir: &Path,
+    progress: Progress,
+) -> Result<Prepared> {
+    config.check()?;
+    let vocabulary = Arc::new(Vocabulary::open(&config.tokenizer, &config.model)?);
+    let template = vocabulary.template()?;
+    let tokenizer = &vocabulary.tokenizer;
+    let (data, report) = Dataset::open(&config.data, tokenizer, Some(&template), progress)?;
+    if data.kind() == Kind::Preference {
+        return Err(Error::invalid(
+            "[data] holds preference pairs, which `puyu finetune` learns from; `puyu train` takes texts \
+             and conversations",
+        ));
+    }
+    let measured = config.data.validation();
+    let measured = measured.map(|c| Dataset::open(&c, tokenizer, Some(&template), progress));
+    let (valid, valid_report) = measured.transpose()?.unzip();
+    let start = start(&config.model, &vocabulary, config.data.seq_len, config.train.seed)?;
+    let Start { loaded: Loaded { model, params }, config: shape } = start;
+    let dtype = DType::from(config.model.dtype);
+    let export = full_model(params.clone(), shape, vocabulary.clone());
+    let optimizer = AdamW::new(config.optimizer.options(dtype), params)?;
+    let about = About {
+        title: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        config: text,
+        total_steps: config.train.steps,
+        parameters: optimizer.numel() as u64,
+        flops_per_token: flops_per_token(model.config(), config.data.seq_len),
+        peak_flops: None,
+        progress: true,
+    };
+    let checkpointed = config.model.checkpointed.of(model.config().layers);
+    let learner = Learner {
+        forward: Forward { model: model.into(), checkpointed },
+        objective: Box::new(NextToken),
+        optimizer,
+        schedule: config.schedule.schedule(config.train.steps, config.optimizer.lr)?,
+        clip: config.optimizer.clip,
+    };
+    let parts = Parts {
+        learner,
+        data,
+        valid,
+        vocabulary,
+        export,
+        train: config.train.clone(),
+        checkpoint: config.checkpoint.clone(),
+        validation: config.valid.clone(),
+        sample: config.sample.clone(),
+        dir: dir.into(),
+        about,
+    };
+    Ok(Prepared { parts, data: report, valid: valid_report })
+}
+
+/// The model that `config` names, or a new one of its shape, in F32.
+///
+/// # Errors
+/// If the checkpoint cannot be read, the shape is none, or the tokenizer has more tokens than the model.
+pub fn start(
+    config: &ModelConfig,
+    vocabulary: &Vocabulary,
+    seq_len: usize,
+    seed: u64,
+) -> Result<Start> {
+    let vocab = vocabulary.tokenizer.vocab_size();
+    let Some(from) = &config.from else {
+        let mut json = config.fresh(vocab, seq_len)?;
+        for (key, id) in [
+            ("bos_token_id", vocabulary.tokenizer.bos()),
+            ("eos_token_id", vocabulary.tokenizer.eos()),
+        ] {
+            if let Some(id) = id {
+                json[key] = json!(id);
+            }
+        }
+        let shape = Config::from_json(&json).context("[model]")?;
+        fits(&shape, vocab, seq_len)?;
+        let first = FirstWeights { seed, layers: shape.layers };
+        let loaded = build(&shape, &first, Some(DType::F32))?;
+        return Ok(Start { loaded, config: json });
+    };
+    let path = hub::resolve(from).context("model.from")?;
+    let checkpoint = format::open(&path, OpenOptions::default())?;
+    let json = checkpoint.config()?;
+    let shape = Config::from_json(&json).context(path.display())?;
+    fits(&shape, vocab, seq_len).context(path.display())?;
+    let stored = Stored::new(checkpoint.source(), &|_, _| ());
+    let loaded = build(&shape, &stored, Some(DType::F32)).context(path.display())?;
+    Ok(Start { loaded, config: json })
+}
+
+fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
+    if vocab > shape.vocab_size {
+        return Err(Error::invalid(format!(
+            "the tokenizer has {vocab} tokens, but the model's embedding only {} rows; they do not \
+             belong together",
+            shape.vocab_size
+        )));
+    }
+    let dynamic = matches!(shape.rope.scaling, Scaling::Dynamic { .. });
+    if seq_len > shape.max_positions && !dynamic {
+        return Err(Error::invalid(format!(
+            "data.seq_len is {seq_len}, but the model is made for {} positions \
+             (max_position_embeddings)",
+            shape.max_positions
+        )));
+    }
+    Ok(())
+}
+
+/// Floating-point operations of one trained token: 6 for each weight of a matmul, and 12·layers·heads·D
+/// for each of seq_len tokens that attention looks at, halved since it looks back only (Chowdhery et al.
+/// 2022, PaLM, appendix B). Recomputed activations are not counted.
+pub fn flops_per_token(c: &Config, seq_len: usize) -> f64 {
+    let attention = c.hidden_size * (2 * c.q_size() + 2 * c.kv_size());
+    let block = attention + 3 * c.hidden_size * c.intermediate_size;
+    let weights = c.layers * block + c.hidden_size * c.vocab_size;
+    6.0 * weights as f64 + 6.0 * (c.layers * c.q_size() * seq_len) as f64
+}
+
+/// Writes a whole model as a folder in Hugging Face layout.
+pub fn full_model(params: Vec<Param>, config: Value, vocabulary: Arc<Vocabulary>) -> Export {
+    Box::new(move |folder| {
+        hugging_face::save(folder, &Values(&params), &config, None)?;
+        vocabulary.save(folder)
+    })
+}
+
+/// Parameters as a source of tensors.
+struct Values<'a>(&'a [Param]);
+
+impl Source for Values<'_> {
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(Param::name).collect()
+    }
+
+    fn spec(&self, name: &str) -> Option<Spec> {
+        self.0.iter().find(|p| p.name() == name).map(|p| *p.get().spec())
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let param = self.0.iter().find(|p| p.name() == name);
+        param.map(Param::get).ok_or_else(|| Error::not_found(format!("no parameter {name}")))
+    }
+}
