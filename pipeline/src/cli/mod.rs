@@ -6,6 +6,11 @@ mod args;
 mod bench;
 mod chat;
 mod convert;
+mod data;
+mod data_internevo;
+mod dataset;
+mod dataset_check;
+mod dataset_log;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -42,6 +47,10 @@ enum Command {
     Logits(logits::LogitsArgs),
     Inspect(inspect::InspectArgs),
     Convert(convert::ConvertArgs),
+    Data(data::DataArgs),
+    CheckCustomDataset(dataset_check::CheckDatasetArgs),
+    LogDataset(dataset_log::LogDatasetArgs),
+    ListDatasetFormat(dataset_check::ListFormatArgs),
     Quantize(convert::QuantizeArgs),
     Train(train::TrainArgs),
     Pull(PullArgs),
@@ -98,6 +107,10 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Logits(a)) => a.run(),
         Some(Command::Inspect(a)) => a.run(),
         Some(Command::Convert(a)) => a.run(),
+        Some(Command::Data(a)) => a.run(),
+        Some(Command::CheckCustomDataset(a)) => a.run(),
+        Some(Command::LogDataset(a)) => a.run(),
+        Some(Command::ListDatasetFormat(a)) => a.run(),
         Some(Command::Quantize(a)) => a.run(),
         Some(Command::Train(a)) => a.run(),
         Some(Command::Pull(a)) => a.run(),

@@ -5,6 +5,7 @@ use super::config::{Format, OnError, SourceConfig};
 use super::detect::{format_of, layout_of};
 use super::encode::Encoder;
 use super::files::refuse_foreign;
+use super::internevo::check_meta;
 use super::records::{Item, Records};
 use super::report::Found;
 use super::tokens::{Encoded, Tokens, Writer};
@@ -48,6 +49,9 @@ impl Build<'_> {
             None => format_of(path, bytes)?,
         };
         self.encoder.check(format, self.source)?;
+        if format == Format::Internevo {
+            check_meta(path, bytes)?;
+        }
         let kept = self.cache.map(|folder| self.place(folder, bytes, format)).transpose()?;
         let tokens = match kept.as_deref().and_then(|kept| Tokens::map(kept).ok()) {
             Some(tokens) => tokens,

@@ -5,7 +5,7 @@ use super::build::{Build, Progress};
 use super::config::{DataConfig, Kind, OnError, Pack, SourceConfig};
 use super::encode::Encoder;
 use super::files::files_of;
-use super::pack::Rows;
+use super::pack::{Piece, Rows};
 use super::report::{DataReport, SourceReport};
 use super::tokens::{NO_LOSS, Tokens};
 use super::{Batch, IGNORE};
@@ -124,26 +124,55 @@ impl Dataset {
     /// Row `i`: its sequences, one after another; of a preference pair the chosen one, then the other.
     ///
     /// # Errors
-    /// None today; tokens that lie elsewhere may fail to come.
+    /// None while all tokens lie in files of this machine.
     ///
     /// # Panics
     /// If there is no such row.
     pub fn row(&self, i: usize) -> Result<Batch> {
         assert!(i < self.len(), "row {i} of {}", self.len());
         let source = &self.sources[self.sources.partition_point(|s| s.first <= i) - 1];
-        let mut batch = Batch::default();
         let length = |sample: usize| source.samples[sample].inputs();
+        let mut batch = Batch::default();
         for piece in source.rows.row(i - source.first, length) {
-            let span = source.samples[piece.sample];
-            // One word more than inputs: the last input's target.
-            let words = span.start + piece.inputs.start..span.start + piece.inputs.end + 1;
-            let words: Vec<u32> = source.files[span.file as usize].words(words).collect();
-            let ids: Vec<u32> = words[..words.len() - 1].iter().map(|w| w & !NO_LOSS).collect();
-            let target = |w: &u32| if w & NO_LOSS == 0 { *w } else { IGNORE };
-            let targets: Vec<u32> = words[1..].iter().map(target).collect();
-            batch.push(&ids, &targets);
+            source.push(&mut batch, piece);
         }
         Ok(batch)
+    }
+
+    /// Number of samples, however they share rows; each answer of a pair is one.
+    pub fn samples(&self) -> usize {
+        self.sources.iter().map(|s| s.samples.len()).sum()
+    }
+
+    /// Sample `i` alone, as long as rows let it be.
+    ///
+    /// # Panics
+    /// If there is no such sample.
+    pub fn sample(&self, i: usize) -> Batch {
+        let mut sample = i;
+        for source in &self.sources {
+            if let Some(span) = source.samples.get(sample) {
+                let mut batch = Batch::default();
+                source.push(&mut batch, Piece { sample, inputs: 0..span.inputs() });
+                return batch;
+            }
+            sample -= source.samples.len();
+        }
+        panic!("sample {i} of {}", self.samples());
+    }
+}
+
+impl Source {
+    /// Appends a piece of a sample to `batch`.
+    fn push(&self, batch: &mut Batch, piece: Piece) {
+        let span = self.samples[piece.sample];
+        // One word more than inputs: the last input's target.
+        let words = span.start + piece.inputs.start..span.start + piece.inputs.end + 1;
+        let words: Vec<u32> = self.files[span.file as usize].words(words).collect();
+        let ids: Vec<u32> = words[..words.len() - 1].iter().map(|w| w & !NO_LOSS).collect();
+        let target = |w: &u32| if w & NO_LOSS == 0 { *w } else { IGNORE };
+        let targets: Vec<u32> = words[1..].iter().map(target).collect();
+        batch.push(&ids, &targets);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::chat::Chat;
 use super::config::{Format, Kind, SourceConfig};
+use super::internevo;
 use super::records::Record;
 use super::sample::{self, Sample};
 use super::tokens::{Encoded, NO_LOSS};
@@ -16,6 +17,8 @@ pub struct Encoder<'a> {
     chat: Option<Chat<'a>>,
     bos: Option<u32>,
     eos: Option<u32>,
+    /// Alpaca samples follow InternEvo's tool, not the template.
+    internevo: bool,
     identity: [u8; 32],
 }
 
@@ -51,7 +54,14 @@ impl<'a> Encoder<'a> {
         digest.update(format!("{probe:?} {:?} {}\n", tokenizer.bos(), tokenizer.add_bos()));
         digest.update(template.map_or("", |t| t.source()));
         let chat = template.map(|template| Chat::new(tokenizer, template));
-        Ok(Self { tokenizer, chat, bos, eos, identity: digest.finalize().into() })
+        Ok(Self { tokenizer, chat, bos, eos, internevo: false, identity: digest.finalize().into() })
+    }
+
+    /// For a file that InternEvo reads: InternLM-1's Alpaca samples are as its tool makes them.
+    #[must_use]
+    pub fn for_internevo(self) -> Self {
+        let internevo = self.tokenizer.vocab_size() == internevo::INTERNLM1_TOKENS;
+        Self { internevo, ..self }
     }
 
     /// Names everything beside a file's content that its tokens depend on.
@@ -72,7 +82,8 @@ impl<'a> Encoder<'a> {
                 format.name()
             )));
         }
-        if format.kind() != Kind::Text && self.chat.is_none() {
+        let template = format.kind() != Kind::Text && !(self.internevo && format == Format::Alpaca);
+        if template && self.chat.is_none() {
             return Err(Error::unsupported(
                 "these are conversations, but the model has no chat template; give one in its \
                  tokenizer_config.json, or train on texts",
@@ -98,6 +109,11 @@ impl<'a> Encoder<'a> {
             }
             Sample::Text(text) => self.text(&text, true, true),
             Sample::Tokens(ids) => document(self.ids(&ids)?),
+            Sample::Chat(said) if self.internevo && format == Format::Alpaca => {
+                let at = said.messages.len().saturating_sub(2);
+                let [asked, answer] = [at, at + 1].map(|i| said.messages[i].content.as_str());
+                document(self.ids(&internevo::alpaca(self.tokenizer, asked, answer))?)
+            }
             Sample::Chat(conversation) => document(self.chat()?.encode(&conversation)?),
             Sample::Pair(pair) => {
                 let mut both = document(self.chat()?.encode(&pair[0])?);

@@ -12,6 +12,7 @@ mod dataset;
 mod detect;
 mod encode;
 mod files;
+pub mod internevo;
 pub mod pack;
 mod records;
 mod report;

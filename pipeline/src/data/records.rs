@@ -176,15 +176,19 @@ impl<'a> Records<'a> {
         }
         let (line, mut range) = self.text_line()?;
         if split == Split::Line {
-            let text = &self.bytes[range.clone()];
-            let start = range.start + text.len() - text.trim_ascii_start().len();
-            return Some((line, start..start + text.trim_ascii().len()));
+            let text = String::from_utf8_lossy(&self.bytes[range.clone()]);
+            // Where it is no UTF-8, lengths do not fit, and the line is refused as it is.
+            if let std::borrow::Cow::Borrowed(text) = text {
+                range.start += text.len() - text.trim_start().len();
+                range.end = range.start + text.trim().len();
+            }
+            return Some((line, range));
         }
         while self.at < self.bytes.len() {
             let (more, next) = self.line_at(self.at);
             self.line += 1;
             self.at = next;
-            if self.bytes[more.clone()].trim_ascii().is_empty() {
+            if blank(&self.bytes[more.clone()]) {
                 break;
             }
             range.end = more.end;
@@ -198,7 +202,7 @@ impl<'a> Records<'a> {
             let (range, next) = self.line_at(self.at);
             self.at = next;
             self.line += 1;
-            if !self.bytes[range.clone()].trim_ascii().is_empty() {
+            if !blank(&self.bytes[range.clone()]) {
                 return Some((self.line - 1, range));
             }
         }
@@ -241,6 +245,11 @@ fn piece(text: &[u8]) -> usize {
     }
     // A byte 10xxxxxx continues a character.
     (0..=PIECE).rev().find(|&i| text[i] & 0xc0 != 0x80).unwrap_or(PIECE)
+}
+
+/// Whether a line of text shows nothing; Chinese texts indent with U+3000.
+fn blank(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|text| text.trim().is_empty())
 }
 
 fn bounded(line: u64, bytes: Range<usize>) -> Item {

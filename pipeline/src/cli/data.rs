@@ -1,0 +1,29 @@
+//! `puyu data`: commands that make and look at training data.
+
+use super::data_internevo::InternevoArgs;
+use clap::{Args, Subcommand};
+use puyu_tensor::Result;
+
+/// Make and look at training data
+#[derive(Args, Clone, Debug)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum DataCommand {
+    Internevo(InternevoArgs),
+}
+
+impl DataArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Those of the command that is named.
+    pub fn run(&self) -> Result<()> {
+        match &self.command {
+            DataCommand::Internevo(args) => args.run(),
+        }
+    }
+}
