@@ -306,8 +306,7 @@ fn a_list_without_an_end_says_where_it_breaks() {
 fn only_newlines_end_lines() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("data.jsonl");
-    std::fs::write(&path, "{\"text\": \"a\u{2028}b\u{85}cd\"}\r\n{\"text\": \"e\"}\n")
-        .unwrap();
+    std::fs::write(&path, "{\"text\": \"a\u{2028}b\u{85}cd\"}\r\n{\"text\": \"e\"}\n").unwrap();
     let (dataset, _) = open(&config(&path, None, OnError::Refuse)).unwrap();
     assert_eq!(dataset.samples(), 1, "a single byte has no next one");
     let ids = dataset.sample(0).ids;
