@@ -286,7 +286,9 @@ fn a_sampler_goes_on_where_it_was_and_knows_its_data() {
     let config = texts(folder.path());
     let (dataset, _) = open(&config, &bytes).unwrap();
     let mut sampler = Sampler::new(&dataset, Order::Shuffled, 3);
-    (0..777).for_each(|_| drop(sampler.next(&dataset)));
+    for _ in 0..777 {
+        sampler.next(&dataset);
+    }
     let state = serde_json::to_string(&sampler).unwrap();
     let mut again: Sampler = serde_json::from_str(&state).unwrap();
     again.check(&dataset).unwrap();
