@@ -161,6 +161,39 @@ fn wrong_use_is_told_apart_from_failure() {
     assert!(error.contains("f16 and f32"), "{error}");
 }
 
+#[test]
+fn tokenizer_train_writes_a_folder_that_tokenizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let text = "the cat sat on the mat, the dog on the log\n你好，世界\n".repeat(20);
+    std::fs::write(path("a.txt"), &text).unwrap();
+    std::fs::write(path("b.txt"), "the end\n").unwrap();
+    let (a, b, out) = (path("a.txt"), path("b.txt"), path("model"));
+    let symbols = ["--user-defined-symbols", "<a>,<b>"];
+    let train = ["tokenizer", "train", &a, &b, "--out", &out, "--vocab-size", "300"];
+    assert_eq!(ok(&[&train[..], &symbols].concat()), "");
+    let ids = |model: &str| ok(&["tokenize", model, "-p", "the cat<a>", "--ids", "--no-bos"]);
+    assert!(ids(&out).ends_with(", 9]\n"), "{}", ids(&out));
+    // As spm_train spells it.
+    let inputs = format!("--input={a},{b}");
+    let prefix = format!("--model_prefix={}", path("again"));
+    let spelled = [&inputs, &prefix, "--vocab_size=300", "--byte_fallback=true"];
+    ok(&[&["tokenizer", "train"], &spelled[..], &symbols].concat());
+    let model = |name: &str| std::fs::read(path(name)).unwrap();
+    assert!(model("again.model") == model("model/tokenizer.model"));
+
+    std::fs::write(path("bad.txt"), b"fine\nb\xffd\n").unwrap();
+    let bad = path("bad.txt");
+    let error = fails(1, &["tokenizer", "train", &a, &bad, "--out", &path("none")]);
+    assert!(error.contains("bad.txt: line 2 is not UTF-8 at its byte 2"), "{error}");
+    let error = fails(1, &["tokenizer", "train", &path("gone.txt"), "--out", &path("none")]);
+    assert!(error.contains("gone.txt"), "{error}");
+    let error = fails(1, &["tokenizer", "train", &a, "--out", &path("none"), "--vocab-size", "9"]);
+    assert!(error.contains("9 is too small"), "{error}");
+    assert!(!Path::new(&path("none")).exists());
+    assert!(fails(2, &["tokenizer", "train", &a]).contains("--out"));
+}
+
 /// The real model's file, or `None` with a loud line.
 fn smollm2() -> Option<String> {
     let file = std::env::var("PUYU_SMOLLM2").ok();

@@ -18,17 +18,23 @@ const NUL_STAND_IN: &[u8] = "🐉".as_bytes();
 /// If the vocabulary has no such form, or a file cannot be written.
 pub fn save(folder: &Path, vocab: &GgufVocab, model_type: &str) -> Result<()> {
     match vocab.model.as_str() {
-        "llama" => {
-            let mut file = AtomicFile::create(&folder.join("tokenizer.model"))?;
-            file.write(&sentencepiece(vocab)?)?;
-            file.finish()?;
-        }
+        "llama" => save_sentencepiece(&folder.join("tokenizer.model"), vocab)?,
         "gpt2" => write_json(&folder.join("tokenizer.json"), &byte_level(vocab)?)?,
         other => {
             return Err(Error::unsupported(format!("a tokenizer of model `{other}`")));
         }
     }
     write_json(&folder.join("tokenizer_config.json"), &config(vocab, model_type)?)
+}
+
+/// Writes a SentencePiece vocabulary as `path`, the file that its own library reads.
+///
+/// # Errors
+/// If a token is not UTF-8, or the file cannot be written.
+pub fn save_sentencepiece(path: &Path, vocab: &GgufVocab) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write(&sentencepiece(vocab)?)?;
+    file.finish()
 }
 
 /// The kind of token `id`.
@@ -99,12 +105,14 @@ fn sentencepiece(vocab: &GgufVocab) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The tokens that are matched as wholes, with their ids.
+/// The tokens that are matched as wholes before the model of the text sees it, with their ids and
+/// whether they are special. SentencePiece's model itself matches what users define.
 fn added(vocab: &GgufVocab) -> impl Iterator<Item = (usize, bool)> {
     let special = |k: u32| k == TokenKind::Control as u32 || k == TokenKind::Unknown as u32;
+    let own = vocab.model == "llama";
     (0..vocab.tokens.len()).filter_map(move |id| {
         let k = kind(vocab, id);
-        (special(k) || k == TokenKind::UserDefined as u32).then(|| (id, special(k)))
+        (special(k) || (k == TokenKind::UserDefined as u32 && !own)).then(|| (id, special(k)))
     })
 }
 

@@ -18,6 +18,7 @@ mod pre_tokenizer;
 mod sentencepiece;
 mod sentencepiece_model;
 mod stream;
+mod train;
 
 use std::ops::Range;
 
@@ -33,6 +34,7 @@ use sentencepiece::{Place, SentencePiece};
 pub use gguf::GgufVocab;
 pub(crate) use pre_tokenizer::patterns_named;
 pub use stream::DecodeStream;
+pub use train::{INTERNLM2_CONTROL, Report, TrainOptions, TrainProgress, Trained, Trainer};
 
 /// What a token is; the numbers are those of GGUF and of SentencePiece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ mod perplexity;
 mod settings;
 mod shorts;
 mod tokenize;
+mod tokenizer;
 mod train;
 
 use crate::hub;
@@ -43,6 +44,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Perplexity(perplexity::PerplexityArgs),
     Tokenize(tokenize::TokenizeArgs),
+    Tokenizer(tokenizer::TokenizerArgs),
     Bench(bench::BenchArgs),
     Logits(logits::LogitsArgs),
     Inspect(inspect::InspectArgs),
@@ -103,6 +105,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Chat(a)) => a.run(),
         Some(Command::Perplexity(a)) => a.run(),
         Some(Command::Tokenize(a)) => a.run(),
+        Some(Command::Tokenizer(a)) => a.run(),
         Some(Command::Bench(a)) => a.run(),
         Some(Command::Logits(a)) => a.run(),
         Some(Command::Inspect(a)) => a.run(),

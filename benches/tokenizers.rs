@@ -1,0 +1,97 @@
+//! Encoding text beside SentencePiece: the same `tokenizer.model`, the same lines, one thread, in turns.
+//! Prints the median megabytes per second of both and the median of the pairwise ratios.
+//!
+//! PUYU_PYTHON=python3 cargo bench --bench tokenizers -- FOLDER... TEXT...
+//! PUYU_PAIRS sets the number of pairs (default 7). A folder holds a tokenizer.model.
+
+use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Encodes all lines once for every line it reads; answers with the seconds and the number of ids.
+const PEER: &str = "
+import sys, time
+import sentencepiece
+model = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1])
+lines = open(sys.argv[2], encoding='utf-8', newline='\\n').read().split('\\n')
+for _ in sys.stdin:
+    start = time.perf_counter()
+    ids = sum(len(model.encode(line)) for line in lines)
+    print(time.perf_counter() - start, ids, flush=True)
+";
+
+/// The middle value.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Seconds and number of ids of encoding `text` line by line.
+fn ours(tokenizer: &Tokenizer, text: &str) -> (f64, usize) {
+    let start = Instant::now();
+    let plain = EncodeOptions::default();
+    let ids = text.split('\n').map(|line| tokenizer.encode(line, plain).len()).sum();
+    (start.elapsed().as_secs_f64(), ids)
+}
+
+/// One row: `pairs` runs of each, in turns.
+fn row(python: &str, folder: &Path, path: &Path, pairs: usize) {
+    let text = std::fs::read_to_string(path).expect("a text file");
+    let tokenizer = Tokenizer::load(folder).expect("a tokenizer");
+    let model = folder.join("tokenizer.model");
+    let mut peer = Command::new(python)
+        .args(["-c", PEER])
+        .args([&model, path])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("PUYU_PYTHON starts");
+    let mut ask = peer.stdin.take().expect("a pipe");
+    let mut answers = BufReader::new(peer.stdout.take().expect("a pipe")).lines();
+    let mut runs = Vec::new();
+    for _ in 0..pairs {
+        let (own, ids) = ours(&tokenizer, &text);
+        writeln!(ask, "again").expect("SentencePiece runs");
+        let answer = answers.next().expect("SentencePiece answers").expect("a line");
+        let (seconds, count) = answer.split_once(' ').expect("two numbers");
+        assert_eq!(count.parse(), Ok(ids), "numbers of ids");
+        runs.push((own, seconds.parse::<f64>().expect("seconds"), ids));
+    }
+    drop(ask);
+    peer.wait().expect("SentencePiece ends");
+    let size = text.len() as f64 / 1e6;
+    println!(
+        "| {} | {} | {} | {:.2} | {:.1} | {:.1} | {:.2} |",
+        folder.display(),
+        path.display(),
+        tokenizer.vocab_size(),
+        text.len() as f64 / runs[0].2 as f64,
+        median(runs.iter().map(|r| size / r.0).collect()),
+        median(runs.iter().map(|r| size / r.1).collect()),
+        median(runs.iter().map(|r| r.1 / r.0).collect()),
+    );
+}
+
+fn main() {
+    let arguments = std::env::args().skip(1).filter(|a| !a.starts_with('-')).map(PathBuf::from);
+    let (folders, texts): (Vec<_>, Vec<_>) = arguments.partition(|path| path.is_dir());
+    let (Ok(python), false) = (std::env::var("PUYU_PYTHON"), folders.is_empty()) else {
+        eprintln!(
+            "SKIPPED: set PUYU_PYTHON to a Python with sentencepiece and name folders and texts"
+        );
+        return;
+    };
+    let pairs = std::env::var("PUYU_PAIRS").ok().and_then(|v| v.parse().ok()).unwrap_or(7);
+    println!(
+        "| tokenizer | text | tokens | bytes/token | puyu MB/s | SentencePiece MB/s | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for folder in &folders {
+        for text in &texts {
+            row(&python, folder, text, pairs);
+        }
+    }
+    println!("one thread, line by line, medians of {pairs} interleaved pairs");
+}
