@@ -89,7 +89,9 @@ fn bad_json_vocabularies_are_named() {
         Tokenizer::from_json(file.to_string().as_bytes()).unwrap_err().to_string()
     };
     assert!(refusal("/pre_tokenizer", json!({"type": "Magic"})).contains("`Magic`"));
-    assert!(refusal("/normalizer", json!({"type": "NFKC"})).contains("`NFKC`"));
+    assert!(refusal("/normalizer", json!({"type": "Lowercase"})).contains("`Lowercase`"));
+    let twice = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFKC"}]});
+    assert!(refusal("/normalizer", twice).contains("`NFKC after another`"));
     assert!(refusal("/decoder", json!({"type": "WordPiece"})).contains("`WordPiece`"));
     assert!(refusal("/post_processor", json!({"type": "Bert"})).contains("`Bert`"));
     assert!(refusal("/model/type", json!("Unigram")).contains("`Unigram`"));

@@ -7,6 +7,7 @@ use super::added::{Edges, Matcher};
 use super::byte_bpe::{ByteBpe, bytes_of_piece, char_of_byte};
 use super::hash::Map;
 use super::merge::NO_PIECE;
+use super::normal_form::NormalForm;
 use super::pre_tokenizer::PreTokenizer;
 use super::sentencepiece::{Order, Pieces, Prefix, SentencePiece, ranks_of_scores};
 use super::{Encoder, TokenKind, Tokenizer};
@@ -44,6 +45,7 @@ pub(super) struct Draft {
     pub kinds: Vec<TokenKind>,
     /// Tokens matched in the raw text, before the model of the text sees it.
     pub added: Map<u32, Edges>,
+    pub form: Option<NormalForm>,
     pub roles: Roles,
     pub add_bos: bool,
     pub add_eos: bool,
@@ -168,6 +170,7 @@ impl Draft {
             ids,
             encoder,
             added,
+            form: self.form,
             roles: self.roles,
             add_bos: self.add_bos,
             add_eos: self.add_eos,

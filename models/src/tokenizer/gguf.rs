@@ -134,9 +134,14 @@ impl Tokenizer {
     /// What a GGUF file says of this tokenizer; [`Tokenizer::from_gguf`] undoes it.
     ///
     /// # Errors
-    /// A vocabulary that GGUF has no form for: byte-level with patterns of its own, or
-    /// SentencePiece-style with a list of merges instead of scores.
+    /// A vocabulary that GGUF has no form for: byte-level with patterns of its own,
+    /// SentencePiece-style with a list of merges instead of scores, or one that normalizes its text.
     pub fn to_gguf(&self) -> Result<GgufVocab> {
+        if let Some(form) = self.form {
+            return Err(Error::unsupported(format!(
+                "GGUF cannot say that this vocabulary normalizes its text ({form:?})"
+            )));
+        }
         let mut vocab = GgufVocab {
             tokens: self.names.iter().map(|name| name.to_vec()).collect(),
             scores: self.scores.clone(),

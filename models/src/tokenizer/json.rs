@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::draft::{Draft, Kind, byte_of_name, resolve_merges};
 use super::folder::{Config, add_token};
+use super::normal_form::NormalForm;
 use super::pre_tokenizer::PreTokenizer;
 use super::sentencepiece::Prefix;
 use super::{TokenKind, Tokenizer};
@@ -21,6 +22,7 @@ struct Pipeline {
     /// Spaces are written `▁`.
     escapes: bool,
     prefix: Option<Prefix>,
+    form: Option<NormalForm>,
 }
 
 /// Builds the tokenizer of the file `bytes`.
@@ -69,6 +71,7 @@ pub(super) fn build(bytes: &[u8], config: &Config) -> Result<Tokenizer> {
     (draft.add_bos, draft.add_eos) = (ends.first.is_some(), ends.last.is_some());
     (draft.roles.bos, draft.roles.eos) = (id(ends.first), id(ends.last));
     config.apply(&mut draft)?;
+    draft.form = pipeline.form;
     if pipeline.byte_level {
         if pipeline.escapes || pipeline.prefix.is_some() {
             return unsupported("normalizer", "▁ before a byte-level model");
@@ -114,7 +117,15 @@ fn type_of(value: &Value) -> &str {
 
 impl Pipeline {
     fn normalizer(&mut self, part: &Value) -> Result<()> {
-        match type_of(part) {
+        let kind = type_of(part);
+        if let Some(form) = NormalForm::named(kind) {
+            // Text takes its form once, and before spaces are written `▁`.
+            if self.form.replace(form).is_some() || self.escapes || self.prefix.is_some() {
+                return unsupported("normalizer", &format!("{kind} after another"));
+            }
+            return Ok(());
+        }
+        match kind {
             "Replace" if part["pattern"]["String"] == " " && part["content"] == "▁" => {
                 self.escapes = true;
                 Ok(())

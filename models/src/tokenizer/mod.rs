@@ -14,12 +14,14 @@ mod gguf_keys;
 mod hash;
 mod json;
 mod merge;
+mod normal_form;
 mod pre_tokenizer;
 mod sentencepiece;
 mod sentencepiece_model;
 mod stream;
 mod train;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use puyu_tensor::{Error, Result};
@@ -29,6 +31,7 @@ use added::Matcher;
 use byte_bpe::ByteBpe;
 use draft::Roles;
 use hash::Map;
+use normal_form::NormalForm;
 use sentencepiece::{Place, SentencePiece};
 
 pub use gguf::GgufVocab;
@@ -99,6 +102,8 @@ pub struct Tokenizer {
     ids: Map<Box<[u8]>, u32>,
     encoder: Encoder,
     added: Matcher,
+    /// The form of Unicode in which text is encoded, if it matters.
+    form: Option<NormalForm>,
     roles: Roles,
     add_bos: bool,
     add_eos: bool,
@@ -177,9 +182,10 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, place: Place, ids: &mut Vec<u32>) {
+        let text = self.form.map_or(Cow::Borrowed(text), |form| form.apply(text));
         match &self.encoder {
-            Encoder::SentencePiece(model) => model.encode(text, place, ids),
-            Encoder::ByteLevel(model) => model.encode(text, place, ids),
+            Encoder::SentencePiece(model) => model.encode(&text, place, ids),
+            Encoder::ByteLevel(model) => model.encode(&text, place, ids),
         }
     }
 
