@@ -50,6 +50,25 @@ fn expressions_print_what_python_prints() {
         ("bos_token", "<s>"),
         ("''.__class__ is defined", "False"),
         ("messages.__class__", ""),
+        ("[1, [2]] + [3] + messages[0].content.split()", "[1, [2], 3, 'Hi', 'there']"),
+        ("[1, 2][0] + messages[0]['content'][1:] | length if 1 in [1] else [[]]", "8"),
+        ("(1 + 2.5) ~ (1 + 2)", "3.53"),
+        ("'a' ~ 1 ~ none ~ [1, 'a'] ~ true", "a1None[1, 'a']True"),
+        ("1 + 2 == 3 and 'a' < 'b' and [1] == [1] and [1, 2] != [1] and 2 >= 2", "True"),
+        ("{'a': 1, 'b': [2]}['b'][-1] + 'abc' | length", "5"),
+        ("'b' in {'a': 1} or 'ell' in 'hello' and 3 not in [1, 2]", "True"),
+        (
+            "messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join",
+            "Hi there",
+        ),
+        ("[3, 1, 2] | sort(reverse=true) | join(',')", "3,2,1"),
+        ("[[1], [2]] | sum(start=[])", "[1, 2]"),
+        ("['a', 'b'] | map('upper') | list", "['A', 'B']"),
+        ("2 is eq(2) and 2 is in([1, 2]) and [1] is eq([1]) and 3 is ge 2", "True"),
+        (
+            "1 + 'a'",
+            "error: the chat template failed: number and string cannot be added (line 1 of the template)",
+        ),
         (
             "strftime_now('%Y-%m-%d %H:%M:%S %d %b %Y, %A %-d %B, %I %p, %j')",
             "2023-11-14 22:13:20 14 Nov 2023, Tuesday 14 November, 10 PM, 318",
@@ -91,6 +110,17 @@ fn what_a_template_raises_is_the_error() {
 fn attacks_run_out_of_fuel() {
     let nested =
         |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+    let grow = |step: &str, show: &str| {
+        format!(
+            "{{% set ns = namespace(x=[1]) %}}{{% for i in range(60) %}}{{% set ns.x = {step} %}}\
+             {{% endfor %}}{{{{ {show} }}}}"
+        )
+    };
+    let twice = |show: &str| {
+        let grow = "{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}\
+                    {% set ns.y = [ns.y, ns.y] %}{% endfor %}";
+        format!("{{% set ns = namespace(x=[1], y=[1]) %}}{grow}{{{{ {show} }}}}")
+    };
     let attacks = [
         "{% for i in range(1000000000) %}{% endfor %}".to_string(),
         "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}".into(),
@@ -111,6 +141,41 @@ fn attacks_run_out_of_fuel() {
         "{% set x = ['a' * 1000000] * 1000 %}{{ x | tojson }}".into(),
         "{{ 'x' | center(1000000000) }}".into(),
         "{{ '%1000000000d' | format(1) }}".into(),
+        // A list that stands twice in itself, sixty times over, is small to hold and endless to walk.
+        grow("ns.x + ns.x", "ns.x | length"),
+        grow("ns.x + [ns.x] + ns.x", "1"),
+        grow("[ns.x, ns.x]", "ns.x ~ ''"),
+        grow("[ns.x, ns.x]", "'' ~ ns.x"),
+        grow("[ns.x, ns.x]", "ns.x"),
+        grow("[ns.x, ns.x]", "ns.x | string | length"),
+        grow("[ns.x, ns.x]", "ns.x | upper"),
+        grow("[ns.x, ns.x]", "ns.x | map('string') | list"),
+        grow("[ns.x, ns.x]", "ns.x | join"),
+        grow("[ns.x, ns.x]", "','.join(ns.x)"),
+        grow("[ns.x, ns.x]", "'%s' | format(ns.x)"),
+        grow("[ns.x, ns.x]", "ns.x | sum(start=[]) | length"),
+        grow("[ns.x, ns.x]", "{}[ns.x]"),
+        grow("[ns.x, ns.x]", "{ns.x: 1}"),
+        grow("[ns.x, ns.x]", "raise_exception(ns.x)"),
+        grow("{'a': ns.x, 'b': ns.x}", "ns.x | tojson"),
+        grow("dict(a=ns.x, b=ns.x)", "ns.x ~ ''"),
+        grow("ns.x | zip(ns.x) | list", "ns.x ~ ''"),
+        twice("ns.x == ns.y"),
+        twice("ns.x != ns.y"),
+        twice("ns.x < ns.y"),
+        twice("ns.x in [ns.y]"),
+        twice("ns.x is eq(ns.y)"),
+        twice("[ns.x, ns.y] | unique | list"),
+        twice("[ns.x, ns.y] | sort"),
+        twice("[ns.x].count(ns.y)"),
+        twice("[{'a': ns.x}] | selectattr('a', 'equalto', ns.y) | list"),
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns ~ '' }}".into(),
+        "{% set x = [1] %}{{ 1 < x < 3 }}".into(),
+        "{% set x = ([1] * 1000000) + ([1] * 90000000) %}{{ x | length }}".into(),
+        // Constants, which the engine's compiler would work out.
+        format!("{{{{ ({}) | length }}}}", vec!["[1] * 99999999"; 40].join(" + ")),
+        "{{ [1] * 99999999 == [1] * 99999999 }}".into(),
+        format!("{{{{ {} }}}}", vec!["2 in [1] * 99999999"; 999].join(" or ")),
         nested("{{ (", ") }}", 20_000),
         nested("{% if 1 %}", "{% endif %}", 20_000),
         format!("{{{{ {} }}}}", nested("[", "]", 20_000)),

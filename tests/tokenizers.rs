@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use puyu_models::chat_template::{ChatTemplate, Message, Part, RenderOptions};
+use puyu_models::chat_template::{
+    CHATML, ChatTemplate, INTERNLM1, META_INSTRUCTION, Message, Part, RenderOptions,
+};
 use puyu_models::tokenizer::{DecodeStream, EncodeOptions, Tokenizer};
 use puyu_tests::{byte_vocab, fixtures, gguf_vocab, shared, smollm2};
 use serde_json::Value;
@@ -82,6 +84,7 @@ fn golden_internlm1_equals_the_official_class() {
         let messages = conversation(case);
         assert_eq!(chat_ids(&tokenizer, &messages, true), ids(&case["ids"]), "{messages:?}");
     }
+    check_lmdeploy_prompts(&tokenizer, &golden);
 }
 
 #[test]
@@ -111,6 +114,7 @@ fn golden_internlm2_equals_the_official_fast_class() {
         let messages = conversation(case);
         assert_eq!(chat_ids(&tokenizer, &messages, true), ids(&case["ids"]), "{messages:?}");
     }
+    check_lmdeploy_prompts(&tokenizer, &golden);
 }
 
 #[test]
@@ -196,6 +200,39 @@ fn check_chats(tokenizer: &Tokenizer, golden: &Value) {
         let text = template.render_text(&messages, &options).unwrap();
         assert_eq!(text, case["text"].as_str().unwrap());
         assert_eq!(chat_ids(tokenizer, &messages, answer), ids(&case["ids"]), "{text:?}");
+    }
+}
+
+/// LMDeploy's prompts, tools and interpreter included, by the templates for files that carry none. It
+/// adds a system message where there is none, with a line break of its own, puts no begin token, and
+/// leaves the last answer open to be continued.
+fn check_lmdeploy_prompts(tokenizer: &Tokenizer, golden: &Value) {
+    let first = tokenizer.id_of("<eoa>").is_some();
+    let template = ChatTemplate::new(if first { INTERNLM1 } else { CHATML }).unwrap();
+    let end = if first { "<eoa>\n" } else { "<|im_end|>\n" };
+    let cases = golden["lmdeploy_messages2prompt"].as_array().unwrap();
+    assert!(cases.len() >= 10);
+    for case in cases {
+        let mut messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        if messages[0].role != "system" {
+            let own = Message::new("system", format!("{META_INSTRUCTION}\n"));
+            messages.insert(0, own);
+        }
+        let open = messages.last().unwrap().role == "assistant";
+        let mut options = RenderOptions::new(tokenizer, !open);
+        options.tools = case.get("tools").filter(|tools| !tools.is_null()).cloned();
+        let text = template.render_text(&messages, &options).unwrap();
+        let prompt = text.strip_prefix("<s>").unwrap();
+        let prompt = if open { prompt.strip_suffix(end).unwrap() } else { prompt };
+        assert_eq!(prompt, case["prompt"].as_str().unwrap());
+        let parts = template.render(&messages, &options).unwrap();
+        assert_eq!(parts.iter().map(Part::text).collect::<String>(), text);
+    }
+    let stops = golden["lmdeploy_stop_words"].as_array().unwrap();
+    for stop in stops.iter().map(|stop| stop.as_str().unwrap()) {
+        // A tool call ends with the turn in our prompts, so its own end is no end of ours.
+        let id = tokenizer.id_of(stop).unwrap();
+        assert!(tokenizer.eos_ids().contains(&id) || stop == "<|action_end|>", "{stop}");
     }
 }
 

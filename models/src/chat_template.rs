@@ -7,6 +7,7 @@
 
 mod jinja;
 mod marks;
+mod paid;
 mod python;
 mod time;
 
@@ -17,9 +18,21 @@ use serde_json::{Map, Value, json};
 
 use crate::tokenizer::{TokenKind, Tokenizer};
 
-/// The template of InternLM2, 2.5 and 3, for files that carry none.
-pub const CHATML: &str = "{{ bos_token }}{% for message in messages %}\
-{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}\
+/// The template of InternLM2, 2.5 and 3, for files that carry none. Plain conversations are as their own
+/// template has them; it also knows tools, their calls and what they answer (the form is that of
+/// InternLM's chat/chat_format.md).
+pub const CHATML: &str = "{{ bos_token }}{% set tool_list = '' %}{% if tools %}\
+{% set tool_list = '<|im_start|>system name=<|plugin|>\\n' + (tools | tojson) + '<|im_end|>\\n' %}\
+{% endif %}{% for message in messages %}\
+{% if loop.first and message['role'] != 'system' %}{{ tool_list }}{% endif %}\
+{{ '<|im_start|>' + ('environment' if message['role'] == 'tool' else message['role']) }}\
+{% if message['name'] in ['plugin', 'interpreter'] %}{{ ' name=<|' + message['name'] + '|>' }}{% endif %}\
+{{ '\\n' }}{{ message['content'] }}{% for call in message['tool_calls'] %}\
+{% set call = call['function'] %}{% set arguments = call['arguments'] %}\
+{{ '<|action_start|><|plugin|>\\n{\"name\": ' + (call['name'] | tojson) + ', \"parameters\": ' }}\
+{{ arguments if arguments is string else arguments | tojson }}{{ '}<|action_end|>' }}\
+{% endfor %}{{ '<|im_end|>\\n' }}\
+{% if loop.first and message['role'] == 'system' %}{{ tool_list }}{% endif %}\
 {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /// The prompt of InternLM-1, whose files carry no template. `<|User|>` and its like are plain text.
@@ -127,24 +140,20 @@ impl RenderOptions {
     }
 }
 
-/// A compiled template.
+/// A template that was checked.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
 }
 
-/// The one template in an environment.
-const NAME: &str = "chat_template";
-
 impl ChatTemplate {
-    /// Compiles `source`.
+    /// The template `source`.
     ///
     /// # Errors
     /// A template that is malformed, too long or too deeply nested.
     pub fn new(source: &str) -> Result<Self> {
-        let mut environment = jinja::environment();
-        jinja::compile(&mut environment, NAME, source)?;
-        Ok(Self { environment, source: source.into() })
+        jinja::check(source)?;
+        Ok(Self { environment: jinja::environment(), source: source.into() })
     }
 
     /// The program as it was given.
@@ -222,7 +231,7 @@ impl ChatTemplate {
         for (name, value) in &options.variables {
             context[name] = value.clone();
         }
-        jinja::render(&self.environment, NAME, &context, options.now)
+        jinja::render(&self.environment, &self.source, &context, options.now)
     }
 }
 

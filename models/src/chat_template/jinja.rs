@@ -1,7 +1,8 @@
 //! The Jinja environment in which Hugging Face chat templates run.
 //!
 //! It is what transformers sets up: blocks trimmed, `raise_exception`, `strftime_now`, `tojson` as
-//! Python prints it, Python's methods on strings and mappings. Fuel bounds instructions and bytes.
+//! Python prints it, Python's methods on strings and mappings. Fuel bounds instructions and bytes; what
+//! the engine does without fuel is in [`super::paid`].
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
@@ -9,6 +10,7 @@ use minijinja::{Environment, Error as JinjaError, ErrorKind, Output, State, Valu
 use puyu_tensor::{Context, Error, Result};
 use serde_json::Value as Json;
 
+use super::paid::{self, Program};
 use super::{python, time};
 
 /// Longest template that is compiled, in bytes; real ones have at most about 20,000.
@@ -30,31 +32,41 @@ const MAX_DEPTH: usize = 100;
 /// The variable that holds the time for `strftime_now`.
 const NOW: &str = "__now";
 
+/// The template's name in messages of the engine.
+const NAME: &str = "chat_template";
+
 /// An environment without templates.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.expect("the standard delimiters are valid"));
     environment.set_recursion_limit(MAX_DEPTH);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_debug(false);
     environment.set_formatter(format_value);
     environment.set_unknown_method_callback(python::call_method);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, JinjaError> {
-        Err(JinjaError::new(ErrorKind::InvalidOperation, message))
+    environment.remove_global("debug");
+    environment.add_function("raise_exception", |state: &mut State, message: Value| {
+        let message = state.format(message)?;
+        Err::<Value, _>(JinjaError::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", |state: &mut State, format: String| {
         let now = state.lookup(NOW).and_then(|now| u64::try_from(now).ok());
         time::strftime(&format, now.unwrap_or_else(time::now))
     });
     environment.add_filter("tojson", to_json);
+    paid::add_to(&mut environment);
     environment
 }
 
-/// Runs the template `name`, on a thread of its own for its stack.
+/// The syntax of transformers' templates.
+fn syntax() -> SyntaxConfig {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    syntax.expect("the standard delimiters are valid")
+}
+
+/// Runs the template `source`, on a thread of its own for its stack.
 pub(super) fn render(
     environment: &Environment,
-    name: &str,
+    source: &str,
     context: &Json,
     now: Option<u64>,
 ) -> Result<String> {
@@ -64,11 +76,10 @@ pub(super) fn render(
     if let Some(now) = now {
         environment.add_global(NOW, now);
     }
-    let run = || {
-        let template = environment.get_template(name)?;
-        template.render(value(context))
-    };
-    let rendered = with_stack(fuel * STACK_PER_FUEL, run)?;
+    let source = paid::without_constant_lists(source, syntax());
+    let run = || Program::compile(NAME, &source, syntax())?.render(&environment, value(context));
+    let stack = fuel * STACK_PER_FUEL + source.len() as u64 * STACK_PER_BYTE;
+    let rendered = with_stack(stack, run)?;
     rendered.map_err(|e| match e.kind() {
         ErrorKind::OutOfFuel => Error::invalid(
             "the chat template does more work than a conversation can need (an endless loop?)",
@@ -77,19 +88,16 @@ pub(super) fn render(
     })
 }
 
-/// Compiles `source` under `name`.
-pub(super) fn compile(
-    environment: &mut Environment<'static>,
-    name: &'static str,
-    source: &str,
-) -> Result<()> {
+/// Checks that `source` is a template.
+pub(super) fn check(source: &str) -> Result<()> {
     if source.len() > MAX_SOURCE {
         return Err(Error::unsupported(format!(
             "the chat template has {} bytes, more than the {MAX_SOURCE} that are run",
             source.len()
         )));
     }
-    let run = || environment.add_template_owned(name, source.to_string());
+    let source = paid::without_constant_lists(source, syntax());
+    let run = || Program::compile(NAME, &source, syntax()).map(|_| ());
     with_stack(source.len() as u64 * STACK_PER_BYTE, run)?
         .map_err(|e| error("the chat template is malformed", &e))
 }

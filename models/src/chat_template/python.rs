@@ -3,6 +3,8 @@
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::paid::pay;
+
 /// Calls `method` on a string or a mapping; the template engine itself has no methods.
 pub(super) fn call_method(
     state: &mut State,
@@ -10,6 +12,7 @@ pub(super) fn call_method(
     method: &str,
     arguments: &[Value],
 ) -> Result<Value, Error> {
+    arguments.iter().try_for_each(|argument| pay(state, argument))?;
     if let Some(text) = value.as_str() {
         // What a method makes is charged when it is done; its work is charged here.
         state.consume_fuel(text.len() as u64 / 64 + 1)?;
@@ -37,10 +40,12 @@ pub(super) fn call_method(
         }
         (ValueKind::Seq, "count") => {
             let (item,): (Value,) = from_args(arguments)?;
+            pay(state, value)?;
             Ok(Value::from(value.try_iter()?.filter(|x| *x == item).count()))
         }
         (ValueKind::Seq, "index") => {
             let (item,): (Value,) = from_args(arguments)?;
+            pay(state, value)?;
             let place = value.try_iter()?.position(|x| x == item);
             place.map(Value::from).ok_or_else(|| fault("the list has no such item"))
         }
