@@ -23,7 +23,7 @@ fn matmul(c: &mut Criterion) {
         let w = Tensor::new(&numbers(N * K), [N, K]);
         for dtype in DType::WEIGHTS {
             let packed = w.to_dtype(dtype).pack();
-            let x = if dtype.is_block() { &rounded } else { &x };
+            let x = if dtype.has_integer_codes() { &rounded } else { &x };
             group.bench_function(BenchmarkId::from_parameter(dtype), |b| {
                 pool::install(|| no_grad(|| b.iter(|| x.matmul_transposed(&packed))));
             });

@@ -182,7 +182,7 @@ fn no_bit_depends_on_batch_packing_or_threads() {
             let x = numbers(m * k, 5);
             let rounded = encoded(DType::I8Row, &x);
             let mut inputs = vec![(Spec::f32([m, k]), as_bytes(&x))];
-            if dtype.is_block() {
+            if dtype.has_integer_codes() {
                 inputs.push((Spec::new([m, k], DType::I8Row), &rounded));
             }
             for (spec, bytes) in inputs {

@@ -138,6 +138,19 @@ fn wrong_lengths_are_rejected() {
     decode_row(DType::Q8_0, &[0; 33], &mut [0.0; 32]);
 }
 
+/// NF4's scale takes 4 bytes, or one for a little more error, on weights as they are distributed.
+#[test]
+fn nf4_rounds_normal_weights_by_a_tenth() {
+    let x: Vec<f32> = puyu_tests::numbers(1 << 16, 7).iter().map(|v| v * 0.02).collect();
+    let size = rms(&x, &vec![0.0; x.len()]);
+    for (dtype, bits, error) in [(DType::Nf4, 4.5, 0.095), (DType::Nf4Dq, 4.125, 0.098)] {
+        let bytes = encoded(dtype, &x);
+        assert_eq!(bytes.len() as f64 * 8.0 / x.len() as f64, bits, "{dtype}");
+        let off = rms(&x, &decoded(dtype, &bytes)) / size;
+        assert!(off <= error, "{dtype} is off by {off}");
+    }
+}
+
 /// The largest error of an element in units of its sub-block's range, by the number of levels; K
 /// formats lose a little more to their coarse scales.
 fn error_bound(dtype: DType) -> f32 {
@@ -150,6 +163,7 @@ fn error_bound(dtype: DType) -> f32 {
         DType::Q5_1 => 1.0 / 60.0,
         DType::Q4_0 => 1.0 / 7.0,
         DType::Q4_1 => 1.0 / 29.0,
+        DType::Nf4 | DType::Nf4Dq => 1.0 / 11.0,
         _ => 1.0 / 5.0,
     }
 }

@@ -25,7 +25,8 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
     let mut rounded = None;
     layers.map(|layer| {
         let w = layer.weight.get();
-        let fast = ctx.compute == Compute::Fast && w.dtype().is_block() && !x.requires_grad();
+        let fast =
+            ctx.compute == Compute::Fast && w.dtype().has_integer_codes() && !x.requires_grad();
         let x = match fast {
             true => rounded.get_or_insert_with(|| x.round_rows(DType::I8Row)),
             false => x,

@@ -93,6 +93,14 @@ impl<'a> Vars<'a> {
             return Err(format!("{name} has shape {:?}, expected {shape:?}", tensor.shape()));
         }
         let dtype = if shape.len() < 2 { Some(DType::F32) } else { self.root.dtype };
+        if let (Some(d), Some(row)) = (dtype, shape.last())
+            && !row.is_multiple_of(d.block_len())
+        {
+            let block = d.block_len();
+            return Err(format!(
+                "{name} has rows of {row}, which are no whole blocks of {d} ({block})"
+            ));
+        }
         Ok(dtype.map_or_else(|| tensor.clone(), |d| tensor.to_dtype(d)))
     }
 

@@ -34,6 +34,10 @@ pub enum DType {
     Q5K,
     /// 256 elements in 16 sub-blocks with int8 scales, 6-bit codes.
     Q6K,
+    /// 64 elements: f32 scale, 4-bit codes of normally distributed weights. Lives in memory only.
+    Nf4,
+    /// As [`DType::Nf4`] with an 8-bit scale.
+    Nf4Dq,
     /// Activations rounded to int8 by `round_rows`: 32 elements as f32 scale, int32 sum of the
     /// codes, 32 int8. Lives only between a producer and its matmuls, never in a file.
     I8Row,
@@ -41,7 +45,7 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, in declaration order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -54,11 +58,13 @@ impl DType {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::Nf4,
+        Self::Nf4Dq,
         Self::I8Row,
     ];
 
     /// Dtypes a matmul accepts as weights.
-    pub const WEIGHTS: [Self; 11] = [
+    pub const WEIGHTS: [Self; 13] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -70,6 +76,8 @@ impl DType {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::Nf4,
+        Self::Nf4Dq,
     ];
 
     /// Elements in one block; 1 for plain types.
@@ -77,6 +85,7 @@ impl DType {
         match self {
             Self::F32 | Self::F16 | Self::BF16 | Self::U32 => 1,
             Self::Q4K | Self::Q5K | Self::Q6K => 256,
+            Self::Nf4 | Self::Nf4Dq => 64,
             _ => 32,
         }
     }
@@ -94,6 +103,8 @@ impl DType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::Nf4 => 36,
+            Self::Nf4Dq => 33,
             Self::I8Row => 40,
         }
     }
@@ -101,6 +112,12 @@ impl DType {
     /// Whether elements are stored in blocks of more than one.
     pub const fn is_block(self) -> bool {
         self.block_len() > 1
+    }
+
+    /// Whether weights are integers times a scale, so that a matmul takes activations rounded to
+    /// [`DType::I8Row`].
+    pub const fn has_integer_codes(self) -> bool {
+        self.is_block() && !matches!(self, Self::Nf4 | Self::Nf4Dq)
     }
 
     /// Whether this is F32, F16 or BF16.
@@ -133,6 +150,8 @@ impl DType {
             Self::Q4K => "q4_k",
             Self::Q5K => "q5_k",
             Self::Q6K => "q6_k",
+            Self::Nf4 => "nf4",
+            Self::Nf4Dq => "nf4_dq",
             Self::I8Row => "i8_row",
         }
     }

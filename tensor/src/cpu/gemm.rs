@@ -40,7 +40,7 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let packed = w.spec.packing == Packing::Panel16;
     let rows = y.spec.rows();
     let y = y.data::<f32>();
-    if x.spec.dtype == DType::I8Row && dtype.is_block() && wr == 2 && k_step == 1 {
+    if x.spec.dtype == DType::I8Row && dtype.has_integer_codes() && wr == 2 && k_step == 1 {
         let w =
             Weight { dtype, packed, bytes: w.bytes, stride: dtype.bytes(n_step), rows: n, len: k };
         return rounded(isa, x, &w, y);

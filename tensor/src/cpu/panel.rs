@@ -35,6 +35,8 @@ fn fields(dtype: DType) -> &'static [Field] {
     const Q4K: &[Field] = &[field(0, 2, 2), field(4, 12, 1), field(16, 32, 4)];
     const Q5K: &[Field] = &[field(0, 2, 2), field(4, 12, 1), field(16, 40, 4)];
     const Q6K: &[Field] = &[field(0, 48, 4), field(192, 16, 1), field(208, 1, 2)];
+    const NF4: &[Field] = &[field(0, 1, 4), field(4, 8, 4)];
+    const NF4_DQ: &[Field] = &[field(0, 1, 1), field(1, 8, 4)];
     match dtype {
         DType::F32 | DType::U32 => PLAIN4,
         DType::F16 | DType::BF16 => PLAIN2,
@@ -46,6 +48,8 @@ fn fields(dtype: DType) -> &'static [Field] {
         DType::Q4K => Q4K,
         DType::Q5K => Q5K,
         DType::Q6K => Q6K,
+        DType::Nf4 => NF4,
+        DType::Nf4Dq => NF4_DQ,
         DType::I8Row => panic!("activations are never packed"),
     }
 }

@@ -42,7 +42,7 @@ pub struct MatmulTransposed;
 /// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
 fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
     let (xr, wr) = (x.rank(), w_kn.rank());
-    let rounded = x.dtype == DType::I8Row && w.dtype.is_block() || x.dtype == DType::BF16;
+    let rounded = x.dtype == DType::I8Row && w.dtype.has_integer_codes() || x.dtype == DType::BF16;
     let fits = xr >= 1
         && wr >= 2
         && (wr == 2 || (wr == xr && x.shape[..xr - 2] == w_kn.shape[..wr - 2]))

@@ -1,11 +1,12 @@
 //! Block formats: how rows of numbers become bytes and back.
 //!
-//! One file per format, each with its layout; all are ggml's, bit by bit, so a GGUF file's bytes are
-//! used as they lie. Everything here is a pure function on slices: kernels in `cpu/` decode faster,
+//! One file per format, each with its layout; all but NF4 are ggml's, bit by bit, so a GGUF file's
+//! bytes are used as they lie. Everything here is a pure function on slices: kernels in `cpu/` decode faster,
 //! and these functions are what they are tested against. Types that puyu only reads are in `import`.
 
 mod i8_row;
 mod import;
+mod nf4;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -47,6 +48,8 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4K => decode_blocks(bytes, out, q4_k::decode),
         DType::Q5K => decode_blocks(bytes, out, q5_k::decode),
         DType::Q6K => decode_blocks(bytes, out, q6_k::decode),
+        DType::Nf4 => decode_blocks(bytes, out, nf4::decode),
+        DType::Nf4Dq => decode_blocks(bytes, out, nf4::decode_dq),
         DType::I8Row => decode_blocks(bytes, out, i8_row::decode),
         DType::U32 => panic!("decode_row: u32 holds indices, not numbers"),
     }
@@ -84,6 +87,8 @@ pub fn encode_row(dtype: DType, x: &[f32], out: &mut [u8]) {
         DType::Q4K => encode_blocks(x, out, q4_k::encode),
         DType::Q5K => encode_blocks(x, out, q5_k::encode),
         DType::Q6K => encode_blocks(x, out, q6_k::encode),
+        DType::Nf4 => encode_blocks(x, out, nf4::encode),
+        DType::Nf4Dq => encode_blocks(x, out, nf4::encode_dq),
         DType::I8Row => encode_i8(x, out),
         DType::U32 => panic!("encode_row: u32 holds indices, not numbers"),
     }

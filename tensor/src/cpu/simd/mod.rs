@@ -167,10 +167,11 @@ impl Isa {
     /// panel of block format `dtype`: integers within a block, f32 over blocks ascending.
     ///
     /// # Panics
-    /// If there are more than [`TILE`] rows, lengths do not fit, or `dtype` is no block format.
+    /// If there are more than [`TILE`] rows, lengths do not fit, or `dtype` has no integer codes.
     #[track_caller]
     pub fn tile_i8(self, x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: &mut Sums) {
-        assert!(dtype.is_block() && panel.len().is_multiple_of(LANES * dtype.block_bytes()));
+        let whole = panel.len().is_multiple_of(LANES * dtype.block_bytes());
+        assert!(dtype.has_integer_codes() && whole, "tile_i8: {} bytes of {dtype}", panel.len());
         let blocks = panel.len() / (LANES * dtype.block_bytes());
         let needed = DType::I8Row.bytes(blocks * dtype.block_len());
         if sums.is_empty() {
@@ -222,7 +223,9 @@ impl Isa {
         match self.0 {
             // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512_i8::decode_panel(dtype, panel, out) },
+            Kind::Avx512 if dtype.has_integer_codes() => unsafe {
+                avx512_i8::decode_panel(dtype, panel, out)
+            },
             _ => portable::decode_panel(dtype, panel, out),
         }
     }
