@@ -15,4 +15,4 @@ pub mod tokenizer;
 pub use config::Config;
 pub use internlm2::InternLm2;
 pub use llama::Llama;
-pub use model::{Head, Loaded, Model, Stored, build, load};
+pub use model::{Head, Loaded, Model, Stored, build, build_adapted, load};

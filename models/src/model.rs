@@ -2,8 +2,8 @@
 
 use crate::format::{self, OpenOptions, Source};
 use crate::{Config, InternLm2, Llama, internlm, internlm3};
-use puyu_nn::{Attend, Ctx, Embedding, Keys, Linear, Param, Vars, Weights};
-use puyu_tensor::{Context, DType, Result, Tensor};
+use puyu_nn::{Adapter, Attend, Ctx, Embedding, Keys, Linear, Param, Vars, Weights};
+use puyu_tensor::{Context, DType, Error, Result, Tensor};
 use std::cell::Cell;
 use std::path::Path;
 
@@ -76,7 +76,7 @@ impl Head<'_> {
 
     /// `[R, H]` -> `[R, V]`
     pub fn forward(&self, x: &Tensor, ctx: &Ctx) -> Tensor {
-        Linear { weight: self.weight().clone(), bias: None }.forward(x, ctx)
+        Linear { weight: self.weight().clone(), bias: None, lora: None }.forward(x, ctx)
     }
 }
 
@@ -106,7 +106,20 @@ impl Loaded {
 /// # Errors
 /// If the weights do not fit the config: one error with all missing, extra and misshapen names.
 pub fn build(config: &Config, weights: &dyn Weights, dtype: Option<DType>) -> Result<Loaded> {
-    let vars = Vars::new(weights, dtype);
+    build_adapted(config, weights, dtype, None)
+}
+
+/// As [`build`], with what `adapter` adds to linear layers; its parameters are among the model's.
+///
+/// # Errors
+/// As [`build`], and if the adapter does not fit the model or is on its head.
+pub fn build_adapted(
+    config: &Config,
+    weights: &dyn Weights,
+    dtype: Option<DType>,
+    adapter: Option<&dyn Adapter>,
+) -> Result<Loaded> {
+    let vars = Vars::adapted(weights, dtype, adapter);
     let root = vars.clone();
     let c = config.clone();
     let model: Box<dyn Model> = match config.model_type.as_str() {
@@ -117,6 +130,11 @@ pub fn build(config: &Config, weights: &dyn Weights, dtype: Option<DType>) -> Re
     };
     // InternLM-1 and early Llama files carry rope tables, which are recomputed in F32.
     let params = root.finish(|name| name.ends_with("rotary_emb.inv_freq"))?;
+    if matches!(model.output(), Head::Own(head) if head.lora.is_some()) {
+        return Err(Error::unsupported(
+            "an adapter on the model's head; leave it out of the targets",
+        ));
+    }
     Ok(Loaded { model, params })
 }
 

@@ -154,6 +154,7 @@ impl KvCache {
             }),
             logit_rows: None,
             compute: crate::Compute::Exact,
+            adapters: true,
             observer: None,
         })
     }

@@ -30,6 +30,8 @@ pub struct Ctx<'a> {
     pub logit_rows: Option<Tensor>,
     /// How block-format weights are multiplied.
     pub compute: Compute,
+    /// Whether layers add their adapters; without, the model is the one that was adapted.
+    pub adapters: bool,
     /// Sees named intermediate values: `embed`, `layer.{i}`, `final_norm`.
     pub observer: Option<&'a mut Observer<'a>>,
 }
@@ -52,6 +54,7 @@ impl<'a> Ctx<'a> {
             cache: None,
             logit_rows: None,
             compute: Compute::Exact,
+            adapters: true,
             observer: None,
         }
     }

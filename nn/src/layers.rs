@@ -1,15 +1,17 @@
 //! Linear, normalization and embedding.
 
-use crate::{Compute, Ctx, Param};
+use crate::{Compute, Ctx, Lora, Param};
 use puyu_tensor::{DType, Tensor};
 
-/// `y = x · weightᵀ + bias`, with a weight of any dtype.
+/// `y = x · weightᵀ + bias`, with a weight of any dtype, and what an adapter adds.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[out, in]`
     pub weight: Param,
     /// `[out]`
     pub bias: Option<Param>,
+    /// The adapter, if this layer has one.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -20,19 +22,25 @@ impl Linear {
     }
 }
 
-/// The outputs of layers that share an input, which is rounded at most once.
+/// The outputs of layers that share an input, which is rounded at most once; adapters take it as it is.
 pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [Tensor; N] {
     let mut rounded = None;
     layers.map(|layer| {
         let w = layer.weight.get();
         let fast =
             ctx.compute == Compute::Fast && w.dtype().has_integer_codes() && !x.requires_grad();
-        let x = match fast {
+        let input = match fast {
             true => rounded.get_or_insert_with(|| x.round_rows(DType::I8Row)),
             false => x,
         };
-        let y = x.matmul_transposed(&w);
-        layer.bias.as_ref().map_or(y.clone(), |b| &y + &b.get())
+        let mut y = input.matmul_transposed(&w);
+        if let Some(bias) = &layer.bias {
+            y = &y + &bias.get();
+        }
+        if let Some(lora) = layer.lora.as_ref().filter(|_| ctx.adapters) {
+            y = &y + &lora.forward(x);
+        }
+        y
     })
 }
 

@@ -1,7 +1,7 @@
 //! A cursor over dotted names with a source of weights behind it. Names are written once, where a
 //! layer is built, and equal the checkpoint's.
 
-use crate::{Embedding, Linear, Param, RmsNorm};
+use crate::{Adapter, Embedding, Linear, Lora, Param, RmsNorm};
 use puyu_tensor::{DType, Error, Result, Tensor};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -40,19 +40,31 @@ struct Root<'a> {
     /// Missing and misshapen names, in order of use.
     problems: RefCell<Vec<String>>,
     dtype: Option<DType>,
+    adapter: Option<&'a dyn Adapter>,
 }
 
 impl<'a> Vars<'a> {
     /// The root of the names in `weights`. With `dtype`, matrices are cast to it (to F32 for
     /// training); otherwise they stay as they are stored. Vectors are always F32.
     pub fn new(weights: &'a dyn Weights, dtype: Option<DType>) -> Self {
+        Self::adapted(weights, dtype, None)
+    }
+
+    /// As [`Vars::new`], with what `adapter` adds to linear layers, in F32.
+    pub fn adapted(
+        weights: &'a dyn Weights,
+        dtype: Option<DType>,
+        adapter: Option<&'a dyn Adapter>,
+    ) -> Self {
+        let added = adapter.map(|a| a.names()).unwrap_or_default();
         let root = Root {
             weights,
-            names: weights.names().into_iter().collect(),
+            names: weights.names().into_iter().chain(added).collect(),
             used: RefCell::default(),
             params: RefCell::default(),
             problems: RefCell::default(),
             dtype,
+            adapter,
         };
         Self { root: Rc::new(root), path: String::new() }
     }
@@ -71,7 +83,12 @@ impl<'a> Vars<'a> {
 
     /// The parameter at this place.
     pub fn param(&self, shape: &[usize]) -> Param {
-        let value = self.load(shape).unwrap_or_else(|problem| {
+        self.param_of(self.root.weights, self.root.dtype, shape)
+    }
+
+    /// The parameter at this place, from `weights`; a matrix becomes `dtype`.
+    fn param_of(&self, weights: &dyn Weights, dtype: Option<DType>, shape: &[usize]) -> Param {
+        let value = self.load(weights, dtype, shape).unwrap_or_else(|problem| {
             self.root.problems.borrow_mut().push(problem);
             Tensor::scalar(0.0).broadcast_to(shape)
         });
@@ -80,10 +97,14 @@ impl<'a> Vars<'a> {
         param
     }
 
-    fn load(&self, shape: &[usize]) -> Result<Tensor, String> {
+    fn load(
+        &self,
+        weights: &dyn Weights,
+        dtype: Option<DType>,
+        shape: &[usize],
+    ) -> Result<Tensor, String> {
         let name = &self.path;
         self.root.used.borrow_mut().insert(name.clone());
-        let weights = self.root.weights;
         let tensor = if self.root.names.contains(name) {
             weights.get(name).map_err(|e| format!("{name}: {e}"))?
         } else {
@@ -92,7 +113,7 @@ impl<'a> Vars<'a> {
         if tensor.shape() != shape {
             return Err(format!("{name} has shape {:?}, expected {shape:?}", tensor.shape()));
         }
-        let dtype = if shape.len() < 2 { Some(DType::F32) } else { self.root.dtype };
+        let dtype = if shape.len() < 2 { Some(DType::F32) } else { dtype };
         if let (Some(d), Some(row)) = (dtype, shape.last())
             && !row.is_multiple_of(d.block_len())
         {
@@ -104,10 +125,22 @@ impl<'a> Vars<'a> {
         Ok(dtype.map_or_else(|| tensor.clone(), |d| tensor.to_dtype(d)))
     }
 
-    /// A linear layer `weight [out, in]`, `bias [out]` at this place.
+    /// A linear layer `weight [out, in]`, `bias [out]` at this place, with its adapter
+    /// `lora_A.weight [r, in]`, `lora_B.weight [out, r]` if it has one.
     pub fn linear(&self, input: usize, output: usize, bias: bool) -> Linear {
         let weight = self.at("weight").param(&[output, input]);
-        Linear { weight, bias: bias.then(|| self.at("bias").param(&[output])) }
+        let bias = bias.then(|| self.at("bias").param(&[output]));
+        Linear { weight, bias, lora: self.lora(input, output) }
+    }
+
+    fn lora(&self, input: usize, output: usize) -> Option<Lora> {
+        let adapter = self.root.adapter?;
+        let (rank, scale) = adapter.rank(&self.path)?;
+        let part = |name, shape: &[usize]| {
+            self.at(name).at("weight").param_of(adapter, Some(DType::F32), shape)
+        };
+        let (a, b) = (part("lora_A", &[rank, input]), part("lora_B", &[output, rank]));
+        Some(Lora { a, b, scale })
     }
 
     /// A normalization `weight [size]` at this place.

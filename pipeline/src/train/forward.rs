@@ -4,6 +4,7 @@
 use crate::data::Batch;
 use puyu_autograd::checkpoint;
 use puyu_models::Model;
+use puyu_nn::Ctx;
 use puyu_tensor::Tensor;
 use std::sync::Arc;
 
@@ -19,11 +20,17 @@ pub struct Forward {
 impl Forward {
     /// The normalized hidden states of all tokens, `[T, H]`.
     pub fn hidden(&self, batch: &Batch) -> Tensor {
+        self.hidden_with(batch, true)
+    }
+
+    /// As [`Forward::hidden`]; without `adapters`, of the model that was adapted, which is what DPO
+    /// compares with.
+    pub fn hidden_with(&self, batch: &Batch, adapters: bool) -> Tensor {
         let mut x = self.model.embed(&batch.ids());
-        let mut ctx = batch.ctx();
+        let mut ctx = Ctx { adapters, ..batch.ctx() };
         for i in 0..self.model.config().layers {
             x = if i < self.checkpointed {
-                self.again(i, &x, batch)
+                self.again(i, &x, batch, adapters)
             } else {
                 self.model.block(i, &x, &mut ctx)
             };
@@ -32,10 +39,10 @@ impl Forward {
     }
 
     /// Block `i` without keeping its activations.
-    fn again(&self, i: usize, x: &Tensor, batch: &Batch) -> Tensor {
+    fn again(&self, i: usize, x: &Tensor, batch: &Batch, adapters: bool) -> Tensor {
         let (model, lengths) = (self.model.clone(), batch.lengths.clone());
         let block = move |x: &[Tensor]| {
-            let mut ctx = puyu_nn::Ctx::packed(&lengths);
+            let mut ctx = Ctx { adapters, ..Ctx::packed(&lengths) };
             vec![model.block(i, &x[0], &mut ctx)]
         };
         checkpoint(block, &[x]).swap_remove(0)

@@ -1,0 +1,40 @@
+//! Low-rank adapters (Hu et al. 2021, "LoRA", arXiv 2106.09685): beside a frozen weight W lies a product
+//! of two thin matrices, y = x·Wᵀ + scale·(x·Aᵀ)·Bᵀ. Which layers have one is a rule on their paths, so
+//! no layer type and no model file knows of it.
+
+use crate::{Param, Weights};
+use puyu_tensor::Tensor;
+
+/// What a linear layer adds to its product.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// `[r, in]`
+    pub a: Param,
+    /// `[out, r]`
+    pub b: Param,
+    /// The factor of B·A, α/r in the paper.
+    pub scale: f32,
+}
+
+impl Lora {
+    /// `scale·(x·Aᵀ)·Bᵀ`: x `[.., in]` -> `[.., out]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let low = &x.matmul_transposed(&self.a.get()) * &Tensor::scalar(self.scale);
+        low.matmul_transposed(&self.b.get())
+    }
+}
+
+/// `scale·B·A`, what an adapter adds to the weight: a `[r, in]`, b `[out, r]` -> `[out, in]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn lora_delta(a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
+    &b.matmul(a) * &Tensor::scalar(scale)
+}
+
+/// Which linear layers are adapted, and the values: for a layer at `path` they are called
+/// `<path>.lora_A.weight` and `<path>.lora_B.weight`, as in PEFT's files.
+pub trait Adapter: Weights {
+    /// The rank and the scale of the layer at `path`; `None` if it is left alone.
+    fn rank(&self, path: &str) -> Option<(usize, f32)>;
+}
