@@ -92,7 +92,7 @@ fn gradients(
     let y = f(&x);
     let numbers = y.into_iter().enumerate().filter(|(_, y)| y.dtype() != DType::U32);
     let pairs: Vec<_> = numbers.map(|(i, y)| (projection(i, &y), y)).map(|(r, y)| (y, r)).collect();
-    let mut grads = backward_from(&pairs).ok()?;
+    let mut grads = backward_from(pairs).ok()?;
     which.iter().map(|&i| grads.take(&x[i])).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The backward pass.
 
-use puyu_tensor::{Error, Grad, Node, Result, Tensor, no_grad};
+use puyu_tensor::{Error, Grad, Node, Result, Spec, Tensor, no_grad};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ impl Grads {
 }
 
 /// The gradients of the scalar `loss` with respect to every trainable tensor it was computed from.
+/// A loss that is given away is taken apart on the way: an activation's memory is free again as soon
+/// as its gradient is known. Of a borrowed one everything stays.
 ///
 /// # Errors
 /// If a trainable tensor took part but no gradient reaches it.
@@ -38,13 +40,13 @@ impl Grads {
 /// # Panics
 /// If `loss` has more than one element.
 #[track_caller]
-pub fn backward(loss: &Tensor) -> Result<Grads> {
+pub fn backward(loss: impl Into<Tensor>) -> Result<Grads> {
     let mut grads = Grads::default();
     backward_into(loss, &mut |id, dx| grads.add(id, dx))?;
     Ok(grads)
 }
 
-/// The same gradients, handed out in pieces as the walk reaches them: `sink(id, dx)` is called once or
+/// The gradients of [`backward`], handed out in pieces as the walk reaches them: `sink(id, dx)` is called once or
 /// more for each trainable tensor, whose gradient is the sum. Nothing is held that `sink` does not
 /// keep, so a step needs the memory of its gradients once.
 ///
@@ -54,16 +56,18 @@ pub fn backward(loss: &Tensor) -> Result<Grads> {
 /// # Panics
 /// If `loss` has more than one element.
 #[track_caller]
-pub fn backward_into(loss: &Tensor, sink: &mut Sink) -> Result<()> {
+pub fn backward_into(loss: impl Into<Tensor>, sink: &mut Sink) -> Result<()> {
+    let loss = loss.into();
     assert!(loss.spec().numel() == 1, "backward: the loss has shape {:?}", loss.shape());
     let one = Tensor::full(loss.spec().shape, 1.0).to_device(&loss.device());
-    walk(&[(loss.clone(), one)], sink)
+    walk(vec![(loss, one)], sink)
 }
 
 /// Takes a piece of the gradient of the tensor with this id.
 pub type Sink<'a> = dyn FnMut(u64, Tensor) + 'a;
 
-/// The gradients that follow from those of several outputs: pairs of output and its gradient.
+/// The gradients that follow from those of several outputs: pairs of output and its gradient. Outputs
+/// that are given away are taken apart as by [`backward`].
 ///
 /// # Errors
 /// If a trainable tensor took part but no gradient reaches it.
@@ -71,28 +75,32 @@ pub type Sink<'a> = dyn FnMut(u64, Tensor) + 'a;
 /// # Panics
 /// If a gradient does not have the shape of its output.
 #[track_caller]
-pub fn backward_from(outputs: &[(Tensor, Tensor)]) -> Result<Grads> {
+pub fn backward_from(outputs: impl Into<Vec<(Tensor, Tensor)>>) -> Result<Grads> {
     let mut grads = Grads::default();
-    walk(outputs, &mut |id, dx| grads.add(id, dx))?;
+    walk(outputs.into(), &mut |id, dx| grads.add(id, dx))?;
     Ok(grads)
 }
 
 #[track_caller]
-fn walk(outputs: &[(Tensor, Tensor)], sink: &mut Sink) -> Result<()> {
+fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
     let mut reached = HashSet::new();
     let sink: &mut Sink = &mut |id, dx| {
         reached.insert(id);
         sink(id, dx);
     };
     let mut pending = Pending::default();
+    let roots: Vec<_> = outputs.iter().map(|(y, _)| y).collect();
+    let mut order = topological(&roots);
+    let leaves = order.iter().flat_map(|n| &n.inputs).filter(|x| x.is_trainable());
+    let leaves: HashMap<u64, Spec> = leaves.map(|x| (x.id(), *x.spec())).collect();
     for (y, dy) in outputs {
         assert!(y.shape() == dy.shape(), "backward: {y:?} has a gradient {dy:?}");
-        pending.add(y, dy.clone(), sink);
+        pending.add(&y, dy, sink);
     }
-    let roots: Vec<_> = outputs.iter().map(|(y, _)| y).collect();
-    let order = topological(&roots);
-    for node in order.iter().rev() {
-        let Some(dy) = pending.by_node.remove(&Arc::as_ptr(node)) else { continue };
+    // A node's users come after it in the order, so the last one holds the only way to its inputs:
+    // they are freed with it.
+    while let Some(node) = order.pop() {
+        let Some(dy) = pending.by_node.remove(&Arc::as_ptr(&node)) else { continue };
         match no_grad(|| node.op.grad(&node.inputs, &node.saved, &dy)) {
             Grad::Inputs(dx) => {
                 for (x, dx) in node.inputs.iter().zip(dx) {
@@ -101,16 +109,13 @@ fn walk(outputs: &[(Tensor, Tensor)], sink: &mut Sink) -> Result<()> {
                     }
                 }
             }
-            Grad::Compose => through_compose(node, &dy, &mut pending, sink)?,
+            Grad::Compose => through_compose(&node, &dy, &mut pending, sink)?,
         }
     }
-    for leaf in order.iter().flat_map(|n| &n.inputs).filter(|x| x.is_trainable()) {
-        if !reached.contains(&leaf.id()) {
-            return Err(Error::invalid(format!(
-                "backward: a trainable tensor {} took part in the loss, but no gradient reaches it",
-                leaf.spec()
-            )));
-        }
+    if let Some((_, spec)) = leaves.iter().find(|(id, _)| !reached.contains(id)) {
+        return Err(Error::invalid(format!(
+            "backward: a trainable tensor {spec} took part in the loss, but no gradient reaches it"
+        )));
     }
     Ok(())
 }
@@ -132,7 +137,7 @@ fn through_compose(
         y.into_iter().zip(dy).filter_map(|(y, dy)| Some((y, dy.clone()?))).collect();
     let mut inner = Grads::default();
     let own: HashSet<u64> = x.iter().filter(|x| x.requires_grad()).map(Tensor::id).collect();
-    walk(&outputs, &mut |id, dx| match own.contains(&id) {
+    walk(outputs, &mut |id, dx| match own.contains(&id) {
         true => inner.add(id, dx),
         false => sink(id, dx),
     })?;

@@ -32,7 +32,7 @@ pub fn gradcheck(
         let Some(d) = direction(input) else { continue };
         let mut leaves = x.to_vec();
         leaves[input] = value.trainable();
-        let mut grads = backward(&f(&leaves))?;
+        let mut grads = backward(f(&leaves))?;
         let analytic = match grads.take(&leaves[input]) {
             Some(dx) => dot(&dx, &d)?,
             None => 0.0,

@@ -257,6 +257,13 @@ impl Tensor {
     }
 }
 
+impl From<&Tensor> for Tensor {
+    /// A clone: the same elements.
+    fn from(x: &Tensor) -> Self {
+        x.clone()
+    }
+}
+
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tensor({})", self.spec())
