@@ -190,3 +190,22 @@ fn pieces_gather_in_a_flat_memory_and_one_norm_is_taken() {
     flat.accumulate(39_999, &Tensor::full([1], f32::NAN), true);
     assert!(flat.norm().unwrap().is_nan());
 }
+
+#[test]
+fn attention_gradients_have_the_same_bits_on_any_number_of_threads() {
+    let (t, h, g, d) = (210, 4, 2, 20);
+    let run = |threads: usize| {
+        pool::with_threads(threads, || {
+            let tensor = |heads: usize, seed| {
+                Tensor::new(&numbers(t * heads * d, seed), [t, heads, d]).trainable()
+            };
+            let (q, k, v) = (tensor(h, 1), tensor(g, 2), tensor(g, 3));
+            let y = q.attention(&k, &v, &u32s(&[0, 70, t as u32]), 0.2);
+            let mut grads = puyu_autograd::backward(y.square().sum_all()).unwrap();
+            [q, k, v].map(|x| bits(&grads.take(&x).unwrap()))
+        })
+    };
+    // One thread takes whole sequences, several take blocks of them.
+    let alone = run(1);
+    [2, 3, 8].into_iter().for_each(|threads| assert_eq!(run(threads), alone, "{threads} threads"));
+}

@@ -5,6 +5,7 @@
 //! outputs, over panels of 16 columns of `w` (`columns`), and threads split rows and columns, never k.
 
 use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
+use crate::cpu::gemm_f32::{self, Right};
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
@@ -24,6 +25,16 @@ const MIN_ROWS: usize = 64;
 /// If the blocks of `w` lie along neither dimension.
 pub(crate) fn matmul(x: &View, w: &View, y: &mut ViewMut) {
     matmul_with(Isa::detect(), x, w, y);
+}
+
+/// `y [M, N] += x [M, K] · w [K, N]`, all F32 with any strides.
+pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
+    let [m, n] = *y.spec.shape else { unreachable!("the op checked the rank") };
+    if m > 0 && n > 0 {
+        let (left, k) = (Left::new(x, m), x.spec.last());
+        let right = |_| Right::new(w, 0);
+        gemm_f32::multiply(Isa::detect(), &left, right, [1, m, k, n], y.data(), true);
+    }
 }
 
 /// The product of two views with the kernels of `isa`; ops take the set that fits this CPU.
@@ -55,8 +66,12 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
         return;
     }
     let left = Left::new(x, m);
-    let out = SharedMut::new(y);
     let products = rows / m;
+    if dtype == DType::F32 && !packed && m > 1 {
+        let right = |p: usize| Right::new(w, p * k);
+        return gemm_f32::multiply(isa, &left, right, [products, m, k, n], y, false);
+    }
+    let out = SharedMut::new(y);
     let panels = n.div_ceil(LANES);
     let columns = |product: usize| {
         let start = dtype.bytes(w.spec.row_offset(product * k));
@@ -163,11 +178,11 @@ fn gather(x: &View, row_bytes: usize) -> Vec<u8> {
 }
 
 /// The left operand: element (i, k) of a product lies at `base + i·row + k·step`.
-struct Left<'a> {
+pub(super) struct Left<'a> {
     data: Cow<'a, [f32]>,
     bases: Vec<usize>,
-    row: usize,
-    step: usize,
+    pub row: usize,
+    pub step: usize,
 }
 
 impl<'a> Left<'a> {
@@ -210,7 +225,7 @@ impl<'a> Left<'a> {
     }
 
     /// From element (`row`, `k`) of `product` on.
-    fn at(&self, product: usize, row: usize, k: usize) -> &[f32] {
+    pub fn at(&self, product: usize, row: usize, k: usize) -> &[f32] {
         self.data.get(self.bases[product] + row * self.row + k * self.step..).unwrap_or_default()
     }
 }

@@ -1,8 +1,10 @@
 //! How ops use the CPU: threads (`pool`) and instruction sets (`simd`).
 
 pub mod attention;
+pub(crate) mod attention_grad;
 mod columns;
 pub mod gemm;
+mod gemm_f32;
 pub mod limits;
 pub(crate) mod math;
 pub mod panel;

@@ -162,6 +162,16 @@ impl<'a, T> SharedMut<'a, T> {
         Self { start: data.as_mut_ptr(), len: data.len(), life: std::marker::PhantomData }
     }
 
+    /// Where the elements of `range` begin.
+    ///
+    /// # Panics
+    /// If `range` reaches past the end.
+    pub fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        // SAFETY: in bounds by the check above.
+        unsafe { self.start.add(range.start) }
+    }
+
     /// The elements of `range`.
     ///
     /// # Safety
@@ -171,8 +181,7 @@ impl<'a, T> SharedMut<'a, T> {
     /// If `range` reaches past the end.
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
-        // SAFETY: in bounds by the check above, exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+        // SAFETY: `pointer` checks the bounds, and the caller promises that nobody else has these.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(range.clone()), range.len()) }
     }
 }

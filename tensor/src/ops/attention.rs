@@ -4,7 +4,9 @@
 
 use super::attention_grad::AttentionGrad;
 use crate::cpu::attention::{BLOCK, Query, attend};
+use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par};
+use crate::cpu::simd::Isa;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
 
@@ -67,7 +69,20 @@ pub(super) fn sequences(ends: &[u32], t: usize) -> Vec<(usize, usize)> {
 }
 
 /// Query tokens that one job handles.
-const TILE: usize = 32;
+const TILE: usize = 64;
+
+/// Key `i` of a block, `key(i)`, as column i of `out [D][64]`; zeros for keys that do not exist.
+fn transpose_block<'a>(key: impl Fn(usize) -> Option<&'a [f32]>, out: &mut [f32]) {
+    let d = out.len() / BLOCK;
+    let (isa, zeros) = (Isa::detect(), vec![0.0; d]);
+    let mut panel = vec![0.0; d * LANES];
+    for first in (0..BLOCK).step_by(LANES) {
+        isa.transpose(&std::array::from_fn(|i| key(first + i).unwrap_or(&zeros)), &mut panel);
+        for (to, from) in out.chunks_exact_mut(BLOCK).zip(panel.chunks_exact(LANES)) {
+            to[first..first + LANES].copy_from_slice(from);
+        }
+    }
+}
 
 impl Op for Attention {
     fn name(&self) -> &'static str {
@@ -105,13 +120,13 @@ impl Op for Attention {
                 };
                 let queries: Vec<_> = rows.iter().map(query).collect();
                 let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
-                    for i in 0..BLOCK.min(tokens.end - start - b * BLOCK) {
-                        let at = ((start + b * BLOCK + i) * groups + g) * d;
-                        for (j, &k) in k[at..at + d].iter().enumerate() {
-                            kb[j * BLOCK + i] = k;
-                        }
-                        vb[i * d..(i + 1) * d].copy_from_slice(&v[at..at + d]);
+                    let first = start + b * BLOCK;
+                    let rows = first..(first + BLOCK).min(tokens.end);
+                    let row = |t: usize| (t * groups + g) * d..(t * groups + g + 1) * d;
+                    for (t, to) in rows.clone().zip(vb.chunks_exact_mut(d)) {
+                        to.copy_from_slice(&v[row(t)]);
                     }
+                    transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
                 };
                 attend(&queries, self.scale, block, |row, o, log_sum| {
                     let (t, head) = rows[row];

@@ -15,6 +15,8 @@ pub(super) const ENTRY: Entry = Entry {
             Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([c, d])]),
             Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([a, c, d])]),
         ];
+        let x = [Arg::f32([b, c]), Arg::f32([c, d])];
+        cases.push(Case::in_place(MatmulAdd, [Arg::f32([b, d])], x));
         for dtype in DType::WEIGHTS {
             let k = c.next_multiple_of(dtype.block_len());
             let nt = MatmulTransposed;
@@ -27,6 +29,7 @@ pub(super) const ENTRY: Entry = Entry {
             Case::new(Matmul, [Arg::f32([2, 3]), Arg::f32([4, 5])]),
             Case::new(Matmul, [Arg::f32([2, 3, 4]), Arg::f32([3, 4, 5])]),
             Case::new(MatmulTransposed, [Arg::f32([2, 32]), Arg::of([3, 64], DType::Q8_0)]),
+            Case::in_place(MatmulAdd, [Arg::f32([2, 4])], [Arg::f32([2, 3]), Arg::f32([3, 5])]),
         ]
     },
 };
@@ -38,6 +41,11 @@ pub struct Matmul;
 /// `x [.., K] · w [N, K]ᵀ`: a linear layer's product, for weights stored row by row as in files.
 #[derive(Debug)]
 pub struct MatmulTransposed;
+
+/// `y [M, N] += x [M, K] · w [K, N]` in place, all F32: a gradient that comes in pieces. Each element goes
+/// on with its chain, so pieces of k in ascending order give the bits of one product.
+#[derive(Debug)]
+pub struct MatmulAdd;
 
 /// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
 fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
@@ -108,6 +116,28 @@ impl Op for MatmulTransposed {
         let dx = x.requires_grad().then(|| dy.matmul(w));
         let dw = w.requires_grad().then(|| dy.rows().t().matmul(&x.rows()));
         Grad::Inputs(vec![dx, dw])
+    }
+}
+
+impl Op for MatmulAdd {
+    fn name(&self) -> &'static str {
+        "matmul_add"
+    }
+    fn strided(&self) -> bool {
+        true
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        panic!("matmul_add: works in place, and was asked for a new tensor from {}", x[0]);
+    }
+    fn check_to(&self, y: &[Spec], x: &[Spec]) {
+        let (y, x, w) = (&y[0], &x[0], &x[1]);
+        let fits = [y, x, w].iter().all(|s| s.dtype == DType::F32 && s.rank() == 2)
+            && *y.shape == [x.shape[0], w.shape[1]]
+            && x.shape[1] == w.shape[0];
+        assert!(fits, "matmul_add: {x} by {w} added to {y}");
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        gemm::matmul_add(&x[0], &x[1], &mut y[0]);
     }
 }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
 use super::format::*;
-use super::{LANES, Panel, Sums};
+use super::{LANES, Panel, Strip, Sums, portable};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -83,6 +83,113 @@ unsafe fn eight<const E: u8>(at: *const u8) -> __m256 {
             }
         }
     }
+}
+
+/// Rows of a tile: six rows of two sums, a row of the panel and a factor fill 15 of 16 registers.
+pub const STRIP_ROWS: usize = 6;
+
+/// See [`super::Isa::strip`].
+///
+/// # Safety
+/// The CPU has the features, lengths fit as `Isa::strip` checks, and nobody else uses the outputs.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
+    for p in 0..s.width.div_ceil(LANES) {
+        let width = LANES.min(s.width - p * LANES);
+        // SAFETY: panels, tiles and outputs are those that were checked.
+        unsafe {
+            let w = s.panels.as_ptr().add(p * s.k * LANES);
+            let y = y.add(p * LANES);
+            through_copy!(s, y, y_row, width, STRIP_ROWS, |at, count, to, to_row| {
+                let a = s.left.as_ptr().wrapping_add(at / STRIP_ROWS * s.tile);
+                for_rows!(count, [6, 4, 2, 1], |i, M| {
+                    let (a, to) = (a.wrapping_add(i * s.row), to.add(i * to_row));
+                    match (s.row, s.step) {
+                        (1, STRIP_ROWS) => sums::<M>(a, [1, STRIP_ROWS], w, s, to, to_row),
+                        (row, 1) => sums::<M>(a, [row, 1], w, s, to, to_row),
+                        (row, step) => sums::<M>(a, [row, step], w, s, to, to_row),
+                    }
+                });
+            });
+        }
+    }
+}
+
+/// M rows of a strip by one panel at `w`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn sums<const M: usize>(
+    mut a: *const f32,
+    [row, step]: [usize; 2],
+    mut w: *const f32,
+    s: &Strip,
+    y: *mut f32,
+    y_row: usize,
+) {
+    // SAFETY: the caller points at M rows of the left operand, a panel, and M rows of 16 outputs.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; M];
+        if !s.fresh {
+            for m in 0..M {
+                let y = y.add(m * y_row);
+                sums[m] = [_mm256_loadu_ps(y), _mm256_loadu_ps(y.add(8))];
+            }
+        }
+        for _ in 0..s.k {
+            let w01 = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
+            for m in 0..M {
+                let v = _mm256_broadcast_ss(&*a.add(m * row));
+                sums[m][0] = _mm256_fmadd_ps(v, w01[0], sums[m][0]);
+                sums[m][1] = _mm256_fmadd_ps(v, w01[1], sums[m][1]);
+            }
+            a = a.wrapping_add(step);
+            w = w.wrapping_add(LANES);
+        }
+        for m in 0..M {
+            let y = y.add(m * y_row);
+            _mm256_storeu_ps(y, sums[m][0]);
+            _mm256_storeu_ps(y.add(8), sums[m][1]);
+        }
+    }
+}
+
+/// See [`super::Isa::transpose`]: squares of 8 by 8 through three rounds of shuffles.
+///
+/// # Safety
+/// The CPU has the features, and rows are as long as `Isa::transpose` checks.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn transpose(rows: &[&[f32]; LANES], out: &mut [f32]) {
+    let squares = out.len() / (8 * LANES);
+    for (s, out) in out.chunks_exact_mut(8 * LANES).enumerate() {
+        for h in 0..2 {
+            // SAFETY: every row has 8 elements from 8·s on, as many as `out` has rows.
+            let r: [__m256; 8] = std::array::from_fn(|i| unsafe {
+                _mm256_loadu_ps(rows[8 * h + i].as_ptr().add(8 * s))
+            });
+            let r: [__m256; 8] = std::array::from_fn(|i| match i % 2 {
+                0 => _mm256_unpacklo_ps(r[i], r[i + 1]),
+                _ => _mm256_unpackhi_ps(r[i - 1], r[i]),
+            });
+            // r[4·i + j] has columns j and j + 4 of rows 4·i to 4·i + 3.
+            let r: [__m256; 8] = std::array::from_fn(|i| {
+                let at = i / 4 * 4 + i % 4 / 2;
+                match i % 2 {
+                    0 => _mm256_shuffle_ps::<0x44>(r[at], r[at + 2]),
+                    _ => _mm256_shuffle_ps::<0xee>(r[at], r[at + 2]),
+                }
+            });
+            for j in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(r[j], r[j + 4]);
+                let high = _mm256_permute2f128_ps::<0x31>(r[j], r[j + 4]);
+                // SAFETY: `out` has 8 rows of 16, of which these are halves.
+                unsafe {
+                    _mm256_storeu_ps(out[LANES * j + 8 * h..][..8].as_mut_ptr(), low);
+                    _mm256_storeu_ps(out[LANES * (j + 4) + 8 * h..][..8].as_mut_ptr(), high);
+                }
+            }
+        }
+    }
+    portable::transpose(rows, 8 * squares, out);
 }
 
 /// See [`super::Isa::tile_i8`].

@@ -3,8 +3,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
-use super::format::for_tiles;
-use super::{LANES, Panel, Sums, portable};
+use super::format::{for_rows, for_tiles, through_copy};
+use super::{LANES, Panel, Strip, Sums, portable};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -83,6 +83,100 @@ unsafe fn sixteen<const E: u8>(at: *const u8) -> __m512 {
             _ => {
                 let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
+            }
+        }
+    }
+}
+
+/// Rows of a tile: twelve rows of two sums and a row of two panels fill 26 of 32 registers.
+pub const STRIP_ROWS: usize = 12;
+
+/// See [`super::Isa::strip`].
+///
+/// # Safety
+/// The CPU has the features, lengths fit as `Isa::strip` checks, and nobody else uses the outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
+    // SAFETY: panels, tiles and outputs are those that were checked.
+    unsafe {
+        let w = s.panels.as_ptr();
+        if s.width == 2 * LANES {
+            // Both panels are whole: no copy is needed, whatever the width of one.
+            through_copy!(s, y, y_row, LANES, STRIP_ROWS, |at, count, to, to_row| {
+                tile_of::<2>(s, at, count, w, to, to_row);
+            });
+            return;
+        }
+        for p in 0..s.width.div_ceil(LANES) {
+            let width = LANES.min(s.width - p * LANES);
+            let (w, y) = (w.add(p * s.k * LANES), y.add(p * LANES));
+            through_copy!(s, y, y_row, width, STRIP_ROWS, |at, count, to, to_row| {
+                tile_of::<1>(s, at, count, w, to, to_row);
+            });
+        }
+    }
+}
+
+/// `count` rows of a strip, from row `at` on, by N panels at `w`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn tile_of<const N: usize>(
+    s: &Strip,
+    at: usize,
+    count: usize,
+    w: *const f32,
+    y: *mut f32,
+    y_row: usize,
+) {
+    let a = s.left.as_ptr().wrapping_add(at / STRIP_ROWS * s.tile);
+    // SAFETY: the caller's promises are passed on.
+    unsafe {
+        for_rows!(count, [12, 8, 4, 2, 1], |i, M| {
+            let (a, y) = (a.wrapping_add(i * s.row), y.add(i * y_row));
+            match (s.row, s.step) {
+                (1, STRIP_ROWS) => sums::<M, N>(a, [1, STRIP_ROWS], w, s, y, y_row),
+                (row, 1) => sums::<M, N>(a, [row, 1], w, s, y, y_row),
+                (row, step) => sums::<M, N>(a, [row, step], w, s, y, y_row),
+            }
+        });
+    }
+}
+
+/// M rows of a strip by N panels at `w`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn sums<const M: usize, const N: usize>(
+    mut a: *const f32,
+    [row, step]: [usize; 2],
+    mut w: *const f32,
+    s: &Strip,
+    y: *mut f32,
+    y_row: usize,
+) {
+    // SAFETY: the caller points at M rows of the left operand, N panels, and M rows of 16 N outputs.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); N]; M];
+        if !s.fresh {
+            for m in 0..M {
+                for n in 0..N {
+                    sums[m][n] = _mm512_loadu_ps(y.add(m * y_row + n * LANES));
+                }
+            }
+        }
+        for _ in 0..s.k {
+            let row_of_w: [__m512; N] =
+                std::array::from_fn(|n| _mm512_loadu_ps(w.add(n * s.k * LANES)));
+            for m in 0..M {
+                let v = _mm512_set1_ps(*a.add(m * row));
+                for n in 0..N {
+                    sums[m][n] = _mm512_fmadd_ps(v, row_of_w[n], sums[m][n]);
+                }
+            }
+            a = a.wrapping_add(step);
+            w = w.wrapping_add(LANES);
+        }
+        for m in 0..M {
+            for n in 0..N {
+                _mm512_storeu_ps(y.add(m * y_row + n * LANES), sums[m][n]);
             }
         }
     }

@@ -107,3 +107,45 @@ macro_rules! for_tiles {
     };
 }
 pub(super) use for_tiles;
+
+/// Cuts `$count` rows into tiles of the listed sizes, largest first, and runs `$call` for each with its
+/// first row and its size.
+macro_rules! for_rows {
+    ($count:expr, [$($size:literal),*], |$first:ident, $n:ident| $call:expr) => {
+        let (mut $first, count) = (0, $count);
+        $(
+            while count - $first >= $size {
+                const $n: usize = $size;
+                $call;
+                $first += $size;
+            }
+        )*
+    };
+}
+pub(super) use for_rows;
+
+/// Runs `$write(tile's first row, rows, where, row step)` for the tiles of `$rows` rows of an output at
+/// `$y`: on the output itself if it is 16 columns wide, else on a copy that is.
+macro_rules! through_copy {
+    ($s:expr, $y:expr, $y_row:expr, $width:expr, $tile:expr, |$at:ident, $count:ident, $to:ident, $row:ident| $call:expr) => {
+        for $at in (0..$s.rows).step_by($tile) {
+            let $count = $tile.min($s.rows - $at);
+            let y = $y.add($at * $y_row);
+            if $width == LANES {
+                let ($to, $row) = (y, $y_row);
+                $call;
+                continue;
+            }
+            let mut copy = [[0.0f32; LANES]; $tile];
+            for (i, copy) in copy[..$count].iter_mut().enumerate().filter(|_| !$s.fresh) {
+                y.add(i * $y_row).copy_to_nonoverlapping(copy.as_mut_ptr(), $width);
+            }
+            let ($to, $row) = (copy.as_mut_ptr().cast::<f32>(), LANES);
+            $call;
+            for (i, copy) in copy[..$count].iter().enumerate() {
+                y.add(i * $y_row).copy_from_nonoverlapping(copy.as_ptr(), $width);
+            }
+        }
+    };
+}
+pub(super) use through_copy;

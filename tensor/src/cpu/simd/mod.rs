@@ -5,7 +5,8 @@
 //! portable set (two roundings on x86) and the others (one).
 
 use crate::DType;
-use crate::cpu::panel::LANES;
+pub use crate::cpu::panel::LANES;
+use crate::cpu::pool::SharedMut;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
@@ -38,6 +39,29 @@ pub const TILE: usize = 8;
 
 /// Sums of one kernel call: a row of the left operand by a panel's 16 outputs.
 pub type Sums = [[f32; LANES]];
+
+/// A product of many rows by one or two panels of floats, written where it belongs.
+pub struct Strip<'a> {
+    /// The left operand: element (i, k) of tile t, [`Isa::tile_rows`] rows each, lies at
+    /// `t · tile + i · row + k · step`.
+    pub left: &'a [f32],
+    /// From a tile to the next.
+    pub tile: usize,
+    /// From a row to the next.
+    pub row: usize,
+    /// From a k to the next.
+    pub step: usize,
+    /// `[panel][k][16]`
+    pub panels: &'a [f32],
+    /// Terms of each sum.
+    pub k: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns, at most 16 for each panel.
+    pub width: usize,
+    /// Whether sums start at zero, not at what the output holds.
+    pub fresh: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -190,6 +214,64 @@ impl Isa {
         }
     }
 
+    /// Rows of a tile of [`Isa::strip`]: as many as leave registers for a row of the panels.
+    pub fn tile_rows(self) -> usize {
+        match self.0 {
+            Kind::Portable => portable::STRIP_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => avx2::STRIP_ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => avx512::STRIP_ROWS,
+        }
+    }
+
+    /// Panels that [`Isa::strip`] takes together, and the k for which they and a tile stay in the
+    /// first-level cache.
+    pub fn strip_panels(self) -> (usize, usize) {
+        match self.0 {
+            Kind::Portable => (1, 256),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => (1, 320),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => (2, 256),
+        }
+    }
+
+    /// Adds `s` to the rows of `y` that begin at `at` and are `y_row` apart, each sum one chain with k
+    /// ascending.
+    ///
+    /// # Safety
+    /// Nobody else uses these rows and columns of `y` meanwhile.
+    ///
+    /// # Panics
+    /// If an operand is too short, or the panels are more than [`Isa::strip_panels`].
+    #[track_caller]
+    pub unsafe fn strip(self, s: &Strip, y: &SharedMut<f32>, at: usize, y_row: usize) {
+        if s.rows == 0 || s.width == 0 {
+            return;
+        }
+        let count = s.width.div_ceil(LANES);
+        let fits = s.panels.len() == count * s.k * LANES && count <= self.strip_panels().0;
+        assert!(fits, "strip: {} columns, panels of {}", s.width, s.panels.len());
+        let (tile, last) = ((s.rows - 1) / self.tile_rows(), (s.rows - 1) % self.tile_rows());
+        let end = |tile: usize, row| tile * s.tile + row * s.row + s.k.saturating_sub(1) * s.step;
+        let before = tile.checked_sub(1).map_or(0, |t| end(t, self.tile_rows() - 1));
+        let enough = s.k == 0 || s.left.len() > end(tile, last).max(before);
+        assert!(enough, "strip: left operand too short");
+        let y = y.pointer(at..at + (s.rows - 1) * y_row + s.width);
+        match self.0 {
+            // SAFETY: all that is read and written lies within what was checked above, and the
+            // outputs are this call's own by the caller's promise.
+            Kind::Portable => unsafe { portable::strip(s, y, y_row) },
+            // SAFETY: as above, and an `Isa` exists only if the CPU has the set.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::strip(s, y, y_row) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { avx512::strip(s, y, y_row) },
+        }
+    }
+
     /// Lays 16 rows side by side: `out[k * 16 + r] = rows[r][k]`.
     ///
     /// # Panics
@@ -202,7 +284,10 @@ impl Isa {
             // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::transpose(rows, out) },
-            _ => portable::transpose(rows, 0, out),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::transpose(rows, out) },
+            Kind::Portable => portable::transpose(rows, 0, out),
         }
     }
 

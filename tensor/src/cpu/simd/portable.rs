@@ -1,7 +1,7 @@
 //! Kernels in plain Rust, written so that compilers vectorize them: the meaning of the others.
 
 use super::format::*;
-use super::{LANES, Panel, Sums};
+use super::{LANES, Panel, Strip, Sums};
 use crate::DType;
 use crate::cpu::panel::unpack_row;
 use crate::quant::{decode_row, f16_to_f32};
@@ -46,6 +46,37 @@ fn chains<const SIZE: usize>(
             }
         }
         *sums = y;
+    }
+}
+
+/// Rows of a tile.
+pub const STRIP_ROWS: usize = 4;
+
+/// See [`super::Isa::strip`].
+///
+/// # Safety
+/// Lengths fit as `Isa::strip` checks, and nobody else uses the outputs.
+pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
+    for p in 0..s.width.div_ceil(LANES) {
+        let width = LANES.min(s.width - p * LANES);
+        let panel = &s.panels[p * s.k * LANES..][..s.k * LANES];
+        for row in 0..s.rows {
+            // SAFETY: the outputs are those that were checked, and this call's own.
+            let y =
+                unsafe { std::slice::from_raw_parts_mut(y.add(row * y_row + p * LANES), width) };
+            let at = row / STRIP_ROWS * s.tile + row % STRIP_ROWS * s.row;
+            let mut sums = [0.0; LANES];
+            if !s.fresh {
+                sums[..width].copy_from_slice(y);
+            }
+            for (k, w) in panel.as_chunks::<LANES>().0.iter().enumerate() {
+                let a = s.left[at + k * s.step];
+                for (sum, &w) in sums.iter_mut().zip(w) {
+                    *sum = multiply_add(a, w, *sum);
+                }
+            }
+            y.copy_from_slice(&sums[..width]);
+        }
     }
 }
 
