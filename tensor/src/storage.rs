@@ -4,6 +4,7 @@
 
 use crate::{Context, Result};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -18,15 +19,19 @@ struct Unit([u8; 16]);
 const LINE: usize = 64;
 
 /// Freed memory by size class (class = number of lines, rounded up to a quarter of a power of two).
-static FREE: Mutex<FreeList> = Mutex::new(FreeList { blocks: Vec::new(), bytes: 0 });
+static FREE: Mutex<FreeList> = Mutex::new(FreeList { blocks: BTreeMap::new(), bytes: 0, used: 0 });
 
-/// At most this much freed memory is kept.
+/// At most this much freed memory is kept, and as much again as is in use: a training step frees its
+/// activations and wants them back at once.
 const KEEP_BYTES: usize = 256 << 20;
 
 struct FreeList {
-    /// (lines, memory), in the order of freeing.
-    blocks: Vec<(usize, Vec<Unit>)>,
+    /// By size class, the last freed last.
+    blocks: BTreeMap<usize, Vec<Vec<Unit>>>,
+    /// Bytes of all blocks.
     bytes: usize,
+    /// Bytes of owned memory that is not free.
+    used: usize,
 }
 
 /// Owned, 64-byte aligned bytes that return to the free list when dropped.
@@ -90,8 +95,8 @@ impl Owned {
     fn reused(len: usize) -> Self {
         let class = class_of(len);
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(i) = free.blocks.iter().rposition(|(c, _)| *c == class) {
-            let (_, units) = free.blocks.swap_remove(i);
+        free.used += class * LINE;
+        if let Some(units) = free.blocks.get_mut(&class).and_then(Vec::pop) {
             free.bytes -= class * LINE;
             return Self { units, len };
         }
@@ -101,7 +106,9 @@ impl Owned {
 
     /// `len` zero bytes.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Self { units: fresh(class_of(len)), len }
+        let class = class_of(len);
+        FREE.lock().unwrap_or_else(|e| e.into_inner()).used += class * LINE;
+        Self { units: fresh(class), len }
     }
 
     /// Where the aligned bytes are.
@@ -126,9 +133,10 @@ impl Drop for Owned {
         let lines = size_of_val(&units[..]) / LINE - 1;
         let bytes = lines * LINE;
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-        if free.bytes + bytes <= KEEP_BYTES {
+        free.used -= bytes;
+        if free.bytes + bytes <= KEEP_BYTES + free.used {
             free.bytes += bytes;
-            free.blocks.push((lines, units));
+            free.blocks.entry(lines).or_default().push(units);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! PyTorch: decay, moments, bias correction, update.
 
 use crate::cpu::pool::par_each;
+use crate::cpu::simd::versions;
 use crate::op::{Arg, Case, Entry, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply_to};
 use half::bf16;
@@ -90,6 +91,27 @@ impl AdamW {
     }
 }
 
+versions! {
+    /// The formulas of [`AdamW`] for some elements; constants: s, 1 − lr·weight_decay, lr / c1, √c2, ε.
+    fn update(
+        p: &mut [f32],
+        m: &mut [f32],
+        v: &mut [f32],
+        g: &[f32],
+        betas: [f32; 2],
+        constants: [f32; 5],
+    ) {
+        let [beta1, beta2] = betas;
+        let [scale, keep, rate, root, eps] = constants;
+        for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = scale * g;
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            *p = keep * *p - rate * *m / (v.sqrt() / root + eps);
+        }
+    }
+}
+
 impl Op for AdamW {
     fn name(&self) -> &'static str {
         "adamw"
@@ -112,20 +134,15 @@ impl Op for AdamW {
         let (g, step) = (x[0].data::<f32>(), x[1].data::<f32>());
         let &[lr, c1, c2, scale] = step else { unreachable!("check_to saw four") };
         let Self { beta1, beta2, eps, weight_decay } = *self;
-        let keep = 1.0 - lr * weight_decay;
-        let (rate, root) = (lr / c1, c2.sqrt());
+        let betas = [beta1, beta2];
+        let constants = [scale, 1.0 - lr * weight_decay, lr / c1, c2.sqrt(), eps];
         let mut copies = copy.first_mut().map(|c| c.data::<bf16>().chunks_mut(CHUNK));
         let chunks = p.data::<f32>().chunks_mut(CHUNK);
         let chunks = chunks.zip(m.data::<f32>().chunks_mut(CHUNK));
         let chunks = chunks.zip(v.data::<f32>().chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
         let chunks = chunks.map(|c| (c, copies.as_mut().and_then(Iterator::next)));
         par_each(chunks, |((((p, m), v), g), copy)| {
-            for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                let g = scale * g;
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                *p = keep * *p - rate * *m / (v.sqrt() / root + eps);
-            }
+            update(p, m, v, g, betas, constants);
             for (copy, &p) in copy.into_iter().flatten().zip(&*p) {
                 *copy = bf16::from_f32(p);
             }

@@ -6,7 +6,9 @@
 
 use super::along::NO_INDEX;
 use super::reduce::{max_of, sum_of};
-use crate::cpu::{math::exp, pool::par_rows};
+use crate::cpu::panel::LANES;
+use crate::cpu::simd::versions;
+use crate::cpu::{math::exp, pool::par_each, pool::par_rows};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
 
@@ -20,6 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
             Case::new(CrossEntropy, [Arg::f32([b, c]), some_ignored(b, c)]),
             Case::new(CrossEntropyGrad, [x(), Arg::below([a, b], c), Arg::f32([])]),
             Case::new(CrossEntropyGrad, [Arg::f32([b, c]), some_ignored(b, c), Arg::f32([])]),
+            Case::in_place(CrossEntropyInto, [x(), Arg::f32([2])], [Arg::below([a, b], c)]),
         ]
     },
     bad: || {
@@ -29,6 +32,11 @@ pub(super) const ENTRY: Entry = Entry {
             Case::new(CrossEntropy, [Arg::f32([2, 3]), Arg::exact([2, 3])]),
             Case::new(CrossEntropyGrad, [Arg::f32([2, 3]), Arg::exact([2, 3]), Arg::f32([])]),
             Case::new(CrossEntropyGrad, [Arg::f32([2, 3]), Arg::exact([2, 1]), Arg::f32([2])]),
+            Case::in_place(
+                CrossEntropyInto,
+                [Arg::f32([2, 3]), Arg::f32([2])],
+                [Arg::below([3], 3)],
+            ),
         ]
     },
 };
@@ -154,6 +162,73 @@ impl Op for CrossEntropyGrad {
         let onehot = ones.put_along(&targets, x[0].spec().last());
         let counted = &x[0].softmax() * &onehot.sum(-1);
         Some(vec![&(&counted - &onehot) * &x[2]])
+    }
+}
+
+/// Loss and gradient in one pass, for logits that nobody needs afterwards: they become their gradient
+/// for dy = 1, and to totals `[2]` are added the sum and the count of [`CrossEntropy`].
+#[derive(Debug)]
+pub struct CrossEntropyInto;
+
+versions! {
+    /// Turns a row of logits into softmax − onehot(target) and returns the loss.
+    fn row_into(x: &mut [f32], target: usize) -> f32 {
+        let mut most = [f32::NEG_INFINITY; LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (m, &x) in most.iter_mut().zip(chunk) {
+                *m = if x > *m { x } else { *m };
+            }
+        }
+        let max = most.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+        let at_target = x[target];
+        let mut sums = [0.0; LANES];
+        let (chunks, rest) = x.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
+                *x = exp(*x - max);
+                *sum += *x;
+            }
+        }
+        for (sum, x) in sums.iter_mut().zip(rest) {
+            *x = exp(*x - max);
+            *sum += *x;
+        }
+        let sum: f32 = sums.into_iter().sum();
+        let scale = 1.0 / sum;
+        x.iter_mut().for_each(|x| *x *= scale);
+        x[target] -= 1.0;
+        sum.ln() + (max - at_target)
+    }
+}
+
+impl Op for CrossEntropyInto {
+    fn name(&self) -> &'static str {
+        "cross_entropy_into"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        panic!("cross_entropy_into: works in place, and was asked for a new tensor for {}", x[0]);
+    }
+    fn check_to(&self, y: &[Spec], x: &[Spec]) {
+        check("cross_entropy_into", &y[0], &x[0]);
+        let fits = y[1] == Spec::f32([2]);
+        assert!(fits, "cross_entropy_into: totals {} for logits {} {}", y[1], y[0], x[0]);
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let [logits, totals] = y else { unreachable!("check_to saw two") };
+        check_targets("cross_entropy_into", &x[0], &logits.spec);
+        let (targets, n) = (x[0].data::<u32>(), logits.spec.last().max(1));
+        let mut losses = vec![0.0f32; targets.len()];
+        let rows = logits.data::<f32>().chunks_exact_mut(n).zip(targets).zip(&mut losses);
+        par_each(rows, |((row, &target), loss)| match class(target) {
+            Some(target) => *loss = row_into(row, target),
+            None => row.fill(0.0),
+        });
+        let sum: f64 = losses.iter().map(|&loss| f64::from(loss)).sum();
+        let count = targets.iter().filter(|&&t| class(t).is_some()).count();
+        let totals = totals.data::<f32>();
+        totals[0] += sum as f32;
+        totals[1] += count as f32;
     }
 }
 

@@ -2,9 +2,10 @@
 //! vocabulary, the largest tensor of a training step) never exist: they are made a few rows at a time,
 //! and the gradients of these rows at once with them.
 
-use super::cross_entropy::{CrossEntropy, CrossEntropyGrad, some_ignored};
+use super::cross_entropy::{CrossEntropy, CrossEntropyInto, some_ignored};
+use super::matmul::MatmulAdd;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
-use crate::{DType, Spec, Tensor, apply, apply1};
+use crate::{DType, Device, Spec, Tensor, apply, apply_to};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -66,28 +67,28 @@ impl Op for LinearCrossEntropy {
         let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
         let input = x[0].rows(); // [R, H]
-        let scalar = |v| Tensor::scalar(v).to_device(&x[0].device());
-        let one = scalar(1.0);
-        let (mut sum, mut count) = (scalar(0.0), scalar(0.0));
+        let mut totals = Tensor::zeros([2], DType::F32).to_device(&x[0].device());
         let (mut dx, mut dw): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
         for start in (0..input.dim(0)).step_by(self.rows) {
             let len = self.rows.min(input.dim(0) - start);
             let input = input.narrow(0, start, len);
             let targets = targets.narrow(0, start, len);
-            let logits = input.matmul_transposed(w); // [len, V]
-            let loss = apply(CrossEntropy, &[&logits, &targets]);
-            (sum, count) = (&sum + &loss[0], &count + &loss[1]);
-            if keep_dx || keep_dw {
-                let d = apply1(CrossEntropyGrad, &[&logits, &targets, &one]);
-                drop(logits);
-                dx.extend(keep_dx.then(|| d.matmul(w)));
-                if keep_dw {
-                    let part = d.t().matmul(&input); // [V, H]
-                    dw = Some(dw.map_or_else(|| part.clone(), |dw| &dw + &part));
-                }
+            let mut logits = input.matmul_transposed(w); // [len, V]
+            if !keep_dx && !keep_dw {
+                let loss = apply(CrossEntropy, &[&logits, &targets]);
+                let loss = [&loss[0].reshape([1]), &loss[1].reshape([1])];
+                totals = &totals + &Tensor::cat(&loss, 0);
+                continue;
+            }
+            apply_to(CrossEntropyInto, &mut [&mut logits, &mut totals], &[&targets]);
+            dx.extend(keep_dx.then(|| logits.matmul(w)));
+            match &mut dw {
+                Some(dw) => apply_to(MatmulAdd, &mut [dw], &[&logits.t(), &input]),
+                None => dw = keep_dw.then(|| logits.t().matmul(&input)), // [V, H]
             }
         }
-        let mut y = vec![sum, count];
+        let total = |i| totals.narrow(0, i, 1).reshape([]);
+        let mut y = vec![total(0), total(1)];
         if keep_dx {
             let all = Tensor::cat(&dx.iter().collect::<Vec<_>>(), 0);
             y.push(all.reshape(x[0].spec().shape));
@@ -100,9 +101,11 @@ impl Op for LinearCrossEntropy {
     }
     fn grad(&self, x: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let mut saved = saved.iter();
+        // A loss that is not scaled needs no pass over what may be hundreds of megabytes.
+        let one = |dy: &Tensor| dy.device() == Device::Cpu && dy.data::<f32>() == [1.0];
         let mut next = |x: &Tensor| {
             let d = x.requires_grad().then(|| saved.next()).flatten();
-            d.zip(dy[0].as_ref()).map(|(d, dy)| d * dy)
+            d.zip(dy[0].as_ref()).map(|(d, dy)| if one(dy) { d.clone() } else { d * dy })
         };
         Grad::Inputs(vec![next(&x[0]), next(&x[1]), None])
     }

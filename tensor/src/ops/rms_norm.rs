@@ -1,21 +1,31 @@
 //! Root mean square normalization (Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4):
 //! y = w · x / √(mean(x²) + ε).
 
-use crate::cpu::pool::par_rows;
+use crate::cpu::panel::LANES;
+use crate::cpu::pool::{par_each, par_rows};
+use crate::cpu::simd::versions;
 use crate::kernels::{Bind, Kernels, Param, fold};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
-use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
+use crate::{DType, Device, Spec, Tensor, View, ViewMut, apply, apply1};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
     name: "rms_norm",
     cases: |[a, b, c, _]| {
-        vec![Case::new(RmsNorm { eps: 1e-5 }, [Arg::f32([a, b, c]), Arg::f32([c])])]
+        let x = || Arg::f32([a, b, c]);
+        vec![
+            Case::new(RmsNorm { eps: 1e-5 }, [x(), Arg::f32([c])]),
+            Case::new(RmsNormGrad { eps: 1e-5 }, [x(), Arg::f32([c]), x()]),
+        ]
     },
     bad: || {
         vec![
             Case::new(RmsNorm { eps: 1e-5 }, [Arg::f32([2, 3]), Arg::f32([4])]),
             Case::new(RmsNorm { eps: 1e-5 }, [Arg::below([2, 3], 5), Arg::f32([3])]),
+            Case::new(
+                RmsNormGrad { eps: 1e-5 },
+                [Arg::f32([2, 3]), Arg::f32([3]), Arg::f32([3, 3])],
+            ),
         ]
     },
 };
@@ -26,20 +36,39 @@ pub struct RmsNorm {
     eps: f32,
 }
 
-/// Σ x², in 16 lanes added in order.
-fn sum_of_squares(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let chunks = x.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (l, v) in lanes.iter_mut().zip(chunk) {
-            *l += v * v;
+/// Σ f(i) for i below `n`, in 16 lanes added in order.
+#[inline(always)]
+fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for start in (0..n / LANES * LANES).step_by(LANES) {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(start + i);
         }
     }
-    for (l, v) in lanes.iter_mut().zip(rest) {
-        *l += v * v;
+    for (i, lane) in (n / LANES * LANES..n).zip(&mut lanes) {
+        *lane += f(i);
     }
     lanes.into_iter().sum()
+}
+
+/// 1/√(mean(x²) + ε)
+#[inline(always)]
+fn scale(x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt()
+}
+
+versions! {
+    /// One row's dx, and its part of dw added to `dw`.
+    fn grad_row(x: &[f32], w: &[f32], dy: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32]) {
+        let n = x.len();
+        let (w, dy, dx, dw) = (&w[..n], &dy[..n], &mut dx[..n], &mut dw[..n]);
+        let s = scale(x, eps);
+        let along = sum(n, |i| dy[i] * w[i] * x[i]) / n as f32 * (s * s * s);
+        for i in 0..n {
+            dx[i] = dy[i] * w[i] * s - x[i] * along;
+            dw[i] += dy[i] * x[i] * s;
+        }
+    }
 }
 
 impl Op for RmsNorm {
@@ -60,7 +89,7 @@ impl Op for RmsNorm {
         par_rows(y[0].data(), h.max(1), 8192 / h.max(1), |first, y| {
             for (r, y) in y.chunks_exact_mut(h.max(1)).enumerate() {
                 let x = &x[(first + r) * h..][..h];
-                let scale = 1.0 / (sum_of_squares(x) / h as f32 + self.eps).sqrt();
+                let scale = scale(x, self.eps);
                 for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
                     *y = x * scale * w;
                 }
@@ -78,16 +107,72 @@ impl Op for RmsNorm {
         let scale = x[0].square().mean(-1).affine(1.0, self.eps).rsqrt();
         Some(vec![&(&x[0] * &scale) * &x[1]])
     }
-    // With s = 1/√(mean(x²) + ε) and g = dy·w: dx = s·g - x·s³·mean(g·x), dw = Σ dy·x·s.
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
-        let (x, w) = (&x[0], &x[1]);
+        let op = RmsNormGrad { eps: self.eps };
+        let x = [&x[0], &x[1], dy];
+        let dx = match dy.device() {
+            Device::Cpu => apply(op, &x),
+            _ => op.formula(x),
+        };
+        Grad::Inputs(dx.into_iter().map(Some).collect())
+    }
+}
+
+/// x `[.., H]`, weight `[H]`, dy `[.., H]` -> dx `[.., H]`, dw `[H]`. With s = 1/√(mean(x²) + ε) and
+/// g = dy·w: dx = s·g − x·s³·mean(g·x), dw = Σ dy·x·s.
+#[derive(Debug)]
+pub struct RmsNormGrad {
+    eps: f32,
+}
+
+/// Rows whose parts of dw are added up before the sums of all such pieces are, in order.
+const PIECE: usize = 64;
+
+impl RmsNormGrad {
+    /// The same in tensor ops.
+    fn formula(&self, [x, w, dy]: [&Tensor; 3]) -> Vec<Tensor> {
         let s = x.square().mean(-1).affine(1.0, self.eps).rsqrt();
         let g = dy * w;
         let along = &(&g * x).mean(-1) * &(&s.square() * &s);
         let dx = &(&g * &s) - &(x * &along);
-        let dw = (&(dy * x) * &s).sum_to(w.spec().shape);
-        Grad::Inputs(vec![Some(dx), Some(dw)])
+        vec![dx, (&(dy * x) * &s).sum_to(w.spec().shape)]
+    }
+}
+
+impl Op for RmsNormGrad {
+    fn name(&self) -> &'static str {
+        "rms_norm_grad"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        let fits = x.iter().all(|x| x.dtype == DType::F32)
+            && x[0].rank() > 0
+            && *x[1].shape == [x[0].last()]
+            && x[0].shape == x[2].shape;
+        assert!(fits, "rms_norm_grad: {} with weight {} and dy {}", x[0], x[1], x[2]);
+        Outs { outputs: vec![Spec::f32(x[0].shape), Spec::f32(x[1].shape)], saved: Vec::new() }
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let h = x[0].spec.last().max(1);
+        let [x, w, dy] = [0, 1, 2].map(|i| x[i].data::<f32>());
+        let [dx, dw] = y else { unreachable!("infer gave two outputs") };
+        let piece = PIECE * h;
+        let mut parts = vec![0.0; x.len().div_ceil(piece) * h];
+        let pieces = dx.data::<f32>().chunks_mut(piece).zip(parts.chunks_exact_mut(h)).enumerate();
+        par_each(pieces, |(i, (dx, dw))| {
+            let rows = x[i * piece..].chunks_exact(h).zip(dy[i * piece..].chunks_exact(h));
+            for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(h)) {
+                grad_row(x, w, dy, self.eps, dx, dw);
+            }
+        });
+        let dw = dw.data::<f32>();
+        dw.fill(0.0);
+        for part in parts.chunks_exact(h) {
+            dw.iter_mut().zip(part).for_each(|(dw, part)| *dw += part);
+        }
+    }
+    fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
+        Some(self.formula([&x[0], &x[1], &x[2]]))
     }
 }
 

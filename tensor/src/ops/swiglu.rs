@@ -1,20 +1,52 @@
 //! The gated activation of LLaMA-style feed-forward layers (Shazeer 2020, arXiv 2002.05202):
 //! y = silu(gate) · up.
 
-use super::unary::sigmoid;
-use crate::cpu::pool::par_rows;
+use crate::cpu::math::exp;
+use crate::cpu::pool::{par_each, par_rows};
+use crate::cpu::simd::versions;
 use crate::kernels::{Bind, Kernels, Param, grid};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
-use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
+use crate::{DType, Device, Spec, Tensor, View, ViewMut, apply, apply1};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
     name: "swiglu",
-    cases: |[a, b, c, _]| vec![Case::new(Swiglu, [Arg::f32([a, b, c]), Arg::f32([a, b, c])])],
-    bad: || vec![Case::new(Swiglu, [Arg::f32([2, 3]), Arg::f32([2, 4])])],
+    cases: |[a, b, c, _]| {
+        let x = || Arg::f32([a, b, c]);
+        vec![Case::new(Swiglu, [x(), x()]), Case::new(SwigluGrad, [x(), x(), x()])]
+    },
+    bad: || {
+        let x = |n| Arg::f32([2, n]);
+        vec![Case::new(Swiglu, [x(3), x(4)]), Case::new(SwigluGrad, [x(3), x(3), x(4)])]
+    },
 };
 
-/// gate [..], up [..] -> y [..]
+/// σ(x) = 1/(1 + e⁻ˣ), in a form that compilers vectorize.
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+versions! {
+    fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
+        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+            *y = g * sigmoid(g) * u;
+        }
+    }
+}
+
+versions! {
+    /// With σ = σ(g): dg = dy·u·σ·(1 + g·(1 − σ)), du = dy·g·σ.
+    fn backward(gate: &[f32], up: &[f32], dy: &[f32], dg: &mut [f32], du: &mut [f32]) {
+        for ((((dg, du), &g), &u), &dy) in dg.iter_mut().zip(du).zip(gate).zip(up).zip(dy) {
+            let s = sigmoid(g);
+            *dg = dy * u * (s * (1.0 + g * (1.0 - s)));
+            *du = dy * (g * s);
+        }
+    }
+}
+
+/// gate `[..]`, up `[..]` -> y `[..]`
 #[derive(Debug)]
 pub struct Swiglu;
 
@@ -30,9 +62,7 @@ impl Op for Swiglu {
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let (gate, up) = (x[0].data::<f32>(), x[1].data::<f32>());
         par_rows(y[0].data(), 1, 4096, |first, y| {
-            for ((y, &g), &u) in y.iter_mut().zip(&gate[first..]).zip(&up[first..]) {
-                *y = g * sigmoid(g) * u;
-            }
+            forward(&gate[first..], &up[first..], y);
         });
     }
     fn gpu(&self, _: &[Spec], y: &[Spec]) -> Option<Kernels> {
@@ -44,8 +74,47 @@ impl Op for Swiglu {
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![&x[0].silu() * &x[1]])
     }
-    fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
-        Grad::Compose
+    fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
+        match &dy[0] {
+            Some(dy) if dy.device() == Device::Cpu => {
+                let dx = apply(SwigluGrad, &[&x[0], &x[1], dy]);
+                Grad::Inputs(dx.into_iter().map(Some).collect())
+            }
+            _ => Grad::Compose,
+        }
+    }
+}
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 13;
+
+/// gate, up, dy `[..]` -> dgate, dup `[..]`
+#[derive(Debug)]
+pub struct SwigluGrad;
+
+impl Op for SwigluGrad {
+    fn name(&self) -> &'static str {
+        "swiglu_grad"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        let fits = x.iter().all(|s| s.dtype == DType::F32 && s.shape == x[0].shape);
+        assert!(fits, "swiglu_grad: {}, {} and dy {}", x[0], x[1], x[2]);
+        Outs { outputs: vec![Spec::f32(x[0].shape); 2], saved: Vec::new() }
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let [gate, up, dy] = [0, 1, 2].map(|i| x[i].data::<f32>());
+        let [dg, du] = y else { unreachable!("infer gave two outputs") };
+        let outputs = dg.data::<f32>().chunks_mut(CHUNK).zip(du.data::<f32>().chunks_mut(CHUNK));
+        par_each(outputs.enumerate(), |(i, (dg, du))| {
+            let at = i * CHUNK;
+            backward(&gate[at..], &up[at..], &dy[at..], dg, du);
+        });
+    }
+    fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
+        let (g, u, dy) = (&x[0], &x[1], &x[2]);
+        let s = g.sigmoid();
+        let slope = &s * &(g * &s.affine(-1.0, 1.0)).affine(1.0, 1.0);
+        Some(vec![&(dy * u) * &slope, dy * &(g * &s)])
     }
 }
 
