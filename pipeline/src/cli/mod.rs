@@ -15,7 +15,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod logits;
-mod memory;
+pub mod memory;
 mod output;
 mod perplexity;
 mod settings;
