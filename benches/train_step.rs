@@ -7,10 +7,9 @@
 //! PUYU_PAIRS sets the number of pairs (default 5), PUYU_THREADS the threads (default 2).
 
 use puyu::cli::memory;
-use puyu_autograd::backward;
 use puyu_models::{Config, build};
-use puyu_nn::{AdamW, Ctx, Weights, grad_norm};
-use puyu_tensor::cpu::{limits, pool, simd::Isa};
+use puyu_nn::{AdamW, Ctx, Weights, clip_factor};
+use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
 use puyu_tensor::{Result, Tensor, ops};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -124,21 +123,23 @@ fn ids(n: usize, bound: usize, seed: usize) -> Tensor {
 fn train(work: &Work) -> Result<()> {
     let config = work.config();
     let loaded = build(&config, &Random::new(&config), None)?;
-    let (model, params) = (loaded.model, loaded.params);
+    let model = loaded.model;
     let op = ops::AdamW { beta2: 0.95, weight_decay: 0.1, ..ops::AdamW::default() };
-    let mut adamw = AdamW::new(op, params.clone())?;
+    let mut adamw = AdamW::new(op, loaded.params)?;
     let x = ids(work.tokens(), config.vocab_size, 1);
     let targets = ids(work.tokens(), config.vocab_size, 2);
     let mut times = Vec::new();
     for _ in 0..STEPS + 2 {
         let start = Instant::now();
-        let loss = model.loss(&x, &targets, &mut Ctx::packed(&vec![work.seq; work.batch]));
-        let value = loss.item()?;
-        let grads = backward(loss)?;
-        let scale = (1.0 / grad_norm(&params, &grads)?).min(1.0);
-        adamw.step(grads, 1e-4, scale)?;
+        let hidden = model.hidden(&x, &mut Ctx::packed(&vec![work.seq; work.batch]));
+        let (loss, count) = hidden.linear_cross_entropy(&model.output().weight().get(), &targets);
+        drop(hidden);
+        let (value, count) = (loss.item()?, f64::from(count.item()?));
+        adamw.gather(loss, true)?;
+        let norm = adamw.grad_norm()? / count;
+        adamw.apply(1e-4, clip_factor(norm, 1.0) / count)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
-        eprintln!("loss {value:.4}, {:.0} ms", times[times.len() - 1]);
+        eprintln!("loss {:.4}, {:.0} ms", f64::from(value) / count, times[times.len() - 1]);
     }
     let peak = memory::peak().unwrap_or(0) as f64 / f64::from(1 << 20);
     println!("{} {peak}", median(times.into_iter().skip(2)));
@@ -256,7 +257,7 @@ fn main() -> Result<()> {
     if peer.is_none() {
         eprintln!("SKIPPED: PyTorch (PUYU_SHARED/tools/torch_train_step.py, PUYU_PYTHON)");
     }
-    let ceiling = limits::f32_gflops(Isa::detect());
+    let ceiling = Limits::measure().f32_gflop_s;
     println!(
         "{threads} threads, {}, f32 multiply-adds: {ceiling:.0} GFLOP/s",
         Isa::detect().name()

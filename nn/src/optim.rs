@@ -143,11 +143,12 @@ impl AdamW {
     }
 
     /// Runs the backward pass of `loss` and adds its gradients to those gathered so far; the first
-    /// micro-batch of a step forgets the last step's.
+    /// micro-batch of a step forgets the last step's. A loss that is given away frees its activations
+    /// on the way.
     ///
     /// # Errors
     /// If a trainable parameter takes no part in `loss`.
-    pub fn gather(&mut self, loss: &Tensor, first: bool) -> Result<()> {
+    pub fn gather(&mut self, loss: impl Into<Tensor>, first: bool) -> Result<()> {
         let place = |(i, s): (usize, &Slot)| (s.param.get().id(), (i, s.start));
         let places: HashMap<u64, (usize, usize)> = self.slots().map(place).collect();
         let mut fresh: HashSet<u64> = HashSet::new();

@@ -84,7 +84,7 @@ impl Learner {
             if !learned.loss.is_finite() {
                 break;
             }
-            self.optimizer.gather(&outcome.loss, i == 0)?;
+            self.optimizer.gather(outcome.loss, i == 0)?;
         }
         Ok(learned)
     }

@@ -13,8 +13,7 @@ use crate::cpu::simd::{Isa, Strip};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Rows of the left operand in a block at most: with 256 to 320 k they fill half of a second-level
-/// cache. A multiple of every tile.
+/// Rows of the left operand in a block at most: with 256 k they fill half of a second-level cache. A multiple of every tile.
 const TALL: usize = 264;
 
 /// Panels of a job at most: its outputs stay in a cache while blocks of k pass by.

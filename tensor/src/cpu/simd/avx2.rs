@@ -135,6 +135,10 @@ unsafe fn sums<const M: usize>(
                 sums[m] = [_mm256_loadu_ps(y), _mm256_loadu_ps(y.add(8))];
             }
         }
+        for m in 0..M {
+            // Where the next tile's sums will go.
+            _mm_prefetch::<_MM_HINT_T0>(y.wrapping_add((M + m) * y_row).cast());
+        }
         for _ in 0..s.k {
             let w01 = [_mm256_loadu_ps(w), _mm256_loadu_ps(w.add(8))];
             for m in 0..M {

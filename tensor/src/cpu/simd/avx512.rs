@@ -162,6 +162,13 @@ unsafe fn sums<const M: usize, const N: usize>(
                 }
             }
         }
+        for m in 0..M {
+            // Where the next tile's sums will go.
+            for n in 0..N {
+                let next = y.wrapping_add((M + m) * y_row + n * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
         for _ in 0..s.k {
             let row_of_w: [__m512; N] =
                 std::array::from_fn(|n| _mm512_loadu_ps(w.add(n * s.k * LANES)));

@@ -231,7 +231,7 @@ impl Isa {
         match self.0 {
             Kind::Portable => (1, 256),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => (1, 320),
+            Kind::Avx2 => (1, 256),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => (2, 256),
         }
