@@ -8,3 +8,4 @@ pub mod hub;
 pub mod plan;
 pub mod train;
 pub mod units;
+pub mod world;

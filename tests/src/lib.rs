@@ -8,6 +8,7 @@ pub mod memory;
 mod torch;
 mod train_goldens;
 mod vocab;
+pub mod world;
 
 pub use cases::{Run, SIZES, bits, close, make, numbers, other_layouts, tolerance, values};
 pub use gguf::GgufBuilder;

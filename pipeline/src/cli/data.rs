@@ -1,6 +1,7 @@
 //! `puyu data`: commands that make and look at training data.
 
 use super::data_internevo::InternevoArgs;
+use super::data_world::{WorldArgs, WorldBaselineArgs};
 use clap::{Args, Subcommand};
 use puyu_tensor::Result;
 
@@ -14,6 +15,8 @@ pub struct DataArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum DataCommand {
     Internevo(InternevoArgs),
+    World(WorldArgs),
+    WorldBaseline(WorldBaselineArgs),
 }
 
 impl DataArgs {
@@ -24,6 +27,8 @@ impl DataArgs {
     pub fn run(&self) -> Result<()> {
         match &self.command {
             DataCommand::Internevo(args) => args.run(),
+            DataCommand::World(args) => args.run(),
+            DataCommand::WorldBaseline(args) => args.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod chat;
 mod convert;
 mod data;
 mod data_internevo;
+mod data_world;
 mod dataset;
 mod dataset_check;
 mod dataset_log;

@@ -1,0 +1,145 @@
+//! Documents of the pretraining text: questions with answers, tales, facts said twice in other words, and
+//! drills of what is constant (sums of one digit, the days, counting on).
+
+use super::facts::Relation;
+use super::numbers::key_of;
+use super::problem::Kind;
+use super::render;
+use super::rng::{Rng, Split};
+use super::story;
+use super::wording::Form;
+use super::words::{self, Lang};
+
+/// A document's text and the kinds of what is in it.
+pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Vec<&'static str>) {
+    match rng.below(20) {
+        0 | 1 => (tales(rng, lang), vec!["tale"]),
+        2 | 3 => (paraphrase(rng, lang), vec!["paraphrase"]),
+        4 => (drill(rng, lang), vec!["drill"]),
+        _ => questions(rng, lang, kinds),
+    }
+}
+
+/// Questions of one kind or of several, with answers.
+fn questions(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Vec<&'static str>) {
+    let n = rng.pick(&[1, 1, 2, 3, 4, 6]);
+    let mut kind = drawn_kind(rng, kinds);
+    let same = rng.chance(50);
+    let (mut parts, mut labels) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        let problem = super::problem(rng, kind, lang, Split::Train);
+        labels.push(kind.name());
+        parts.push(render::document(rng, &problem));
+        if !same {
+            kind = drawn_kind(rng, kinds);
+        }
+    }
+    (parts.join("\n\n"), labels)
+}
+
+/// How often each kind is trained on; a tool's calls are no plain text.
+pub(super) fn weight(kind: Kind) -> usize {
+    match kind {
+        Kind::Arithmetic => 14,
+        Kind::Lookup => 12,
+        Kind::Clock | Kind::Story => 9,
+        Kind::Kinship | Kind::Counting | Kind::Instruct | Kind::Unknown | Kind::Tool => 8,
+        Kind::Sorting | Kind::Comparing | Kind::Negation => 7,
+        Kind::Followup => 6,
+        Kind::Days => 5,
+    }
+}
+
+/// One of `kinds` by its weight.
+pub(super) fn drawn_kind(rng: &mut Rng, kinds: &[Kind]) -> Kind {
+    let mut n = rng.below(kinds.iter().map(|k| weight(*k)).sum());
+    for kind in kinds {
+        if n < weight(*kind) {
+            return *kind;
+        }
+        n -= weight(*kind);
+    }
+    unreachable!("n is below the sum of the weights")
+}
+
+fn tales(rng: &mut Rng, lang: Lang) -> String {
+    let mut told = None;
+    while told.is_none() {
+        told = story::tale(rng, lang);
+    }
+    told.unwrap_or_default().join(lang.pick(" ", ""))
+}
+
+/// Facts, and each of them again in other words.
+fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
+    let relation = rng.pick(&[
+        Relation::At,
+        Relation::Has,
+        Relation::Job,
+        Relation::ThingAt,
+        Relation::DoDay,
+        Relation::DoTime,
+        Relation::Age,
+        Relation::Count,
+        Relation::Likes,
+    ]);
+    let scene = story::scene(rng, lang, relation);
+    let (joint, gap) = lang.pick(("In other words, ", " "), ("也就是说，", ""));
+    let paired = rng.chance(50);
+    let first = scene.sentences(rng, lang);
+    if !paired {
+        return first.join(gap);
+    }
+    let mut lines = Vec::new();
+    for (said, fact) in first.iter().zip(&scene.facts) {
+        let mut again = fact.sentence(rng, lang);
+        // A pronoun would do; the name shows that nothing else has changed. Only "The" is made small.
+        if lang == Lang::En && again.starts_with("The ") {
+            again.replace_range(..1, "t");
+        }
+        let again_starts_small =
+            matches!(again.as_bytes().first(), Some(b) if !b.is_ascii_uppercase());
+        let name = fact.person().map(|p| p.name(lang));
+        let fits =
+            lang == Lang::Zh || again_starts_small || name.is_some_and(|n| again.starts_with(n));
+        lines.push(if fits && *said != again {
+            format!("{said}{gap}{joint}{again}")
+        } else {
+            said.clone()
+        });
+    }
+    lines.join("\n")
+}
+
+/// What never changes, again and again.
+fn drill(rng: &mut Rng, lang: Lang) -> String {
+    let n = rng.between(5, 16);
+    match rng.below(4) {
+        0 => sums(rng, n, "+", |x, y| x + y),
+        1 => sums(rng, n, "×", |x, y| x * y),
+        2 => {
+            let from = rng.below(7);
+            let days: Vec<&str> = (from..from + n as usize).map(|d| words::day(lang, d)).collect();
+            words::list(lang, &days)
+        }
+        _ => loop {
+            let x = rng.between(1, 980);
+            let y = x + n - 1;
+            // A run that a test asks for is no drill.
+            let key = key_of(lang, Form::CountFrom, [x as usize, y as usize]);
+            if Split::of(key) == Split::Train {
+                let run: Vec<String> = (x..=y).map(|i| i.to_string()).collect();
+                return words::list(lang, &run);
+            }
+        },
+    }
+}
+
+fn sums(rng: &mut Rng, n: u32, sign: &str, of: impl Fn(u32, u32) -> u32) -> String {
+    let line = |rng: &mut Rng| {
+        let (x, y) = (rng.between(0, 9), rng.between(0, 9));
+        format!("{x} {sign} {y} = {}", of(x, y))
+    };
+    let lines: Vec<String> = (0..n).map(|_| line(rng)).collect();
+    lines.join("\n")
+}

@@ -1,0 +1,264 @@
+//! Questions about one given fact: forward (where is Tom), inverse (who is in the kitchen), those that
+//! the facts do not answer, and those that lean on an earlier question. Half of what `unknown` asks is
+//! answered by its facts, so that saying "I don't know" always, or never, is worth half.
+
+use super::facts::{self, Fact, Relation, Scene};
+use super::problem::{Kind, Problem, Tools, Turn, dont_know, wrong_numbers, wrongs};
+use super::rng::{Rng, Split};
+use super::wording::{self, Form};
+use super::words::{self, FOODS, JOBS, Lang, PEOPLE, Person, THINGS};
+
+/// The relations that questions are about, and the questions of each.
+const ASKED: [(Relation, &[Form]); 9] = [
+    (Relation::At, &[Form::Where, Form::WhoAt]),
+    (Relation::Has, &[Form::ColourOf, Form::WhatHas, Form::WhoHas]),
+    (Relation::Likes, &[Form::Likes, Form::WhoLikes]),
+    (Relation::Job, &[Form::Job, Form::WhoJob]),
+    (Relation::ThingAt, &[Form::ThingWhere, Form::WhatAt]),
+    (Relation::DoDay, &[Form::DoDay, Form::WhoDay]),
+    (Relation::DoTime, &[Form::DoTime, Form::WhoTime]),
+    (Relation::Age, &[Form::Age, Form::WhoAge]),
+    (Relation::Count, &[Form::HowMany]),
+];
+
+/// Whether the answer is the fact's person.
+fn inverse(form: Form) -> bool {
+    use Form::*;
+    matches!(form, WhoAt | WhoHas | WhoLikes | WhoJob | WhoDay | WhoTime | WhoAge)
+}
+
+/// The question of `form` about `fact`, with a pronoun for its person if `pronoun`.
+pub(super) fn question(
+    rng: &mut Rng,
+    lang: Lang,
+    split: Split,
+    form: Form,
+    fact: &Fact,
+    pronoun: bool,
+) -> String {
+    let words = fact.words(lang);
+    let word = |c| words.iter().find(|(name, _)| *name == c).map_or("", |(_, w)| w.as_str());
+    let mut slots: Vec<(char, &str)> = Vec::with_capacity(words.len() + 4);
+    match form {
+        Form::WhoHas => slots.push(('t', word('i'))),
+        Form::ThingWhere => slots.push(('t', word('u'))),
+        _ => {}
+    }
+    if let Some(person) = fact.person().filter(|_| pronoun) {
+        slots.push(('a', person.he(lang)));
+        slots.push(('s', person.his(lang)));
+        slots.push(('o', person.him(lang)));
+    }
+    slots.extend(words.iter().map(|(c, w)| (*c, w.as_str())));
+    wording::ask(rng, lang, split, form, &slots)
+}
+
+/// The answer to `form` about `fact`: the canonical one, then others.
+pub(super) fn answer(lang: Lang, form: Form, fact: &Fact) -> (String, Vec<String>) {
+    let place = |v| match lang {
+        Lang::En => (words::in_place(lang, v), vec![]),
+        Lang::Zh => (words::place(lang, v).to_owned(), vec![words::in_place(lang, v)]),
+    };
+    let alone = |s: &str| (s.to_owned(), vec![]);
+    match form {
+        _ if inverse(form) => alone(Person(fact.a).name(lang)),
+        Form::Where | Form::ThingWhere => place(fact.v),
+        Form::ColourOf => match lang {
+            Lang::En => alone(words::colour(lang, fact.v)),
+            Lang::Zh => (
+                words::colour(lang, fact.v).to_owned(),
+                vec![format!("{}的", words::colour(lang, fact.v))],
+            ),
+        },
+        Form::WhatHas => {
+            let also = lang.pick(vec![], vec![THINGS[fact.w].the_coloured(lang, fact.v)]);
+            (THINGS[fact.w].a_coloured(lang, fact.v), also)
+        }
+        Form::WhatAt => {
+            let also = lang.pick(vec![], vec![THINGS[fact.w].a_coloured(lang, fact.a)]);
+            (THINGS[fact.w].the_coloured(lang, fact.a), also)
+        }
+        Form::Likes => alone(FOODS[fact.v].kind(lang)),
+        Form::Job => (lang.pick(words::article(JOBS[fact.v].0), JOBS[fact.v].1.to_owned()), vec![]),
+        Form::DoDay => alone(words::day(lang, fact.v)),
+        Form::DoTime => alone(&words::time(fact.v as u32)),
+        Form::Age => {
+            let long = lang.pick(format!("{} years old", fact.v), format!("{}岁", fact.v));
+            (fact.v.to_string(), vec![long])
+        }
+        Form::HowMany => (fact.v.to_string(), vec![FOODS[fact.w].count(lang, fact.v as u32)]),
+        other => unreachable!("{other:?} is not about one fact"),
+    }
+}
+
+/// Three wrong answers: those of other facts in the scene first, then others of the same form.
+pub(super) fn wrong_answers(
+    rng: &mut Rng,
+    lang: Lang,
+    form: Form,
+    fact: &Fact,
+    scene: &[Fact],
+) -> Vec<String> {
+    let (right, also) = answer(lang, form, fact);
+    let mut near: Vec<String> = Vec::new();
+    let people = scene.iter().filter_map(Fact::person).map(|p| p.name(lang).to_owned());
+    if inverse(form) {
+        near.extend(people);
+    } else {
+        let same = scene.iter().filter(|f| f.relation == fact.relation);
+        near.extend(same.map(|f| answer(lang, form, f).0));
+    }
+    if matches!(form, Form::Age | Form::HowMany) {
+        near.extend(wrong_numbers(rng, fact.v as u32));
+    }
+    let mut wrong = wrongs(rng, &right, near);
+    while wrong.len() < 3 {
+        let person = rng.below(PEOPLE);
+        let another = Fact::random(rng, fact.relation, person);
+        let candidate = answer(lang, form, &another).0;
+        if candidate != right && !also.contains(&candidate) && !wrong.contains(&candidate) {
+            wrong.push(candidate);
+        }
+    }
+    wrong
+}
+
+/// The turn that asks `form` about `fact` in `scene`.
+pub(super) fn turn(
+    rng: &mut Rng,
+    lang: Lang,
+    split: Split,
+    form: Form,
+    fact: &Fact,
+    scene: &[Fact],
+    pronoun: bool,
+) -> Turn {
+    let question = question(rng, lang, split, form, fact, pronoun);
+    let (right, also) = answer(lang, form, fact);
+    let wrong = wrong_answers(rng, lang, form, fact, scene);
+    Turn { also, ..Turn::plain(question, right, wrong) }
+}
+
+/// How many more facts stand beside the one asked about: 1 to 7, few more often than many.
+pub(super) fn others(rng: &mut Rng) -> usize {
+    1 + rng.below(4) + rng.below(4)
+}
+
+/// A relation and a form of question about it, every form alike often.
+fn drawn_form(rng: &mut Rng) -> (Relation, Form) {
+    let mut n = rng.below(ASKED.iter().map(|(_, forms)| forms.len()).sum());
+    for (relation, forms) in ASKED {
+        if let Some(form) = forms.get(n) {
+            return (relation, *form);
+        }
+        n -= forms.len();
+    }
+    unreachable!("n is below their number")
+}
+
+/// A fact of the scene is asked for.
+pub(super) fn lookup(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
+    let (relation, form) = drawn_form(rng);
+    let fact = facts::draw(rng, lang, split, relation);
+    let n = others(rng);
+    let scene = Scene::around(rng, lang, split, fact, n);
+    let mut turns = Vec::new();
+    // In training one scene often answers several questions: more is learnt from a prompt.
+    if split == Split::Train && rng.chance(40) {
+        let extra = rng.between(1, 3) as usize;
+        for i in rng.distinct(scene.facts.len(), extra.min(scene.facts.len())) {
+            let other = scene.facts[i];
+            let forms = ASKED.iter().find(|(r, _)| *r == other.relation)?.1;
+            let form = rng.pick(forms);
+            turns.push(turn(rng, lang, split, form, &other, &scene.facts, false));
+        }
+    }
+    turns.push(turn(rng, lang, split, form, &fact, &scene.facts, false));
+    let context = scene.sentences(rng, lang);
+    Some(Problem {
+        kind: Kind::Lookup,
+        form,
+        lang,
+        key: fact.key(lang),
+        facts: scene.facts,
+        context,
+        turns,
+        tools: Tools::None,
+    })
+}
+
+/// A fact is asked for that stands there or does not.
+pub(super) fn unknown(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
+    let (relation, form) = drawn_form(rng);
+    let fact = facts::draw(rng, lang, split, relation);
+    let n = others(rng);
+    let mut scene = Scene::around(rng, lang, split, fact, n);
+    let mut turn = turn(rng, lang, split, form, &fact, &scene.facts, false);
+    if rng.chance(50) {
+        scene.facts.retain(|f| *f != fact);
+        turn.wrong = wrong_answers(rng, lang, form, &fact, &scene.facts);
+        turn.answer = dont_know(lang).to_owned();
+        turn.also = vec![];
+        // What is asked about is still spoken of, half the time: its name alone tells nothing.
+        let person = fact.person().filter(|_| rng.chance(50));
+        if let Some(person) = person {
+            let relation = rng.pick(&[Relation::At, Relation::Likes, Relation::Job, Relation::Age]);
+            if relation != fact.relation && scene.facts.iter().all(|f| f.person() != Some(person)) {
+                scene.add(rng, lang, split, relation, person.0);
+            }
+        }
+    } else {
+        turn.wrong[2] = dont_know(lang).to_owned();
+    }
+    let context = scene.sentences(rng, lang);
+    let mut problem = Problem::new(Kind::Unknown, form, lang, fact.key(lang), context, turn);
+    problem.facts = scene.facts;
+    Some(problem)
+}
+
+/// A question about a person, then one that says only he, she, or another name.
+pub(super) fn followup(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
+    let (relation, form) = drawn_form(rng);
+    let fact = facts::draw(rng, lang, split, relation);
+    let person = fact.person()?;
+    let ellipsis = rng.chance(40);
+    let n = others(rng);
+    let mut scene = Scene::around(rng, lang, split, fact, n);
+    let first = if ellipsis {
+        // The same question about somebody else came before.
+        scene.facts.iter().copied().find(|f| f.relation == relation && *f != fact)?
+    } else {
+        let about = rng.pick(&[Relation::At, Relation::Likes, Relation::Job, Relation::Age]);
+        scene.add(rng, lang, split, about, person.0);
+        rng.shuffle(&mut scene.facts);
+        let own = |f: &Fact| f.person() == Some(person) && f.relation != relation;
+        scene.facts.iter().copied().find(own)?
+    };
+    if inverse(form) || (ellipsis && !as_short(form)) {
+        return None;
+    }
+    let opening =
+        if ellipsis { form } else { ASKED.iter().find(|(r, _)| *r == first.relation)?.1[0] };
+    let mut turns = vec![turn(rng, lang, split, opening, &first, &scene.facts, false)];
+    let mut second = turn(rng, lang, split, form, &fact, &scene.facts, true);
+    if ellipsis {
+        second.question = wording::ask(rng, lang, split, Form::And, &[('a', person.name(lang))]);
+    }
+    turns.push(second);
+    let context = scene.sentences(rng, lang);
+    Some(Problem {
+        kind: Kind::Followup,
+        form: if ellipsis { Form::And } else { form },
+        lang,
+        key: fact.key(lang),
+        facts: scene.facts,
+        context,
+        turns,
+        tools: Tools::None,
+    })
+}
+
+/// Whether "And Anna?" can stand for the question: it names nothing but the person.
+fn as_short(form: Form) -> bool {
+    matches!(form, Form::Where | Form::WhatHas | Form::Likes | Form::Job | Form::Age)
+}

@@ -1,0 +1,352 @@
+//! The English wordings of every form of question; `wording.rs` says what the slots mean and which of
+//! the six are for training.
+
+use super::wording::{Form, Wordings};
+use super::wording_en_numbers as numbers;
+
+/// The wordings of `form`.
+pub fn wordings(form: Form) -> Wordings {
+    lookup(form)
+        .or_else(|| kin(form))
+        .or_else(|| numbers::number(form))
+        .or_else(|| numbers::time(form))
+        .unwrap_or_else(|| rest(form))
+}
+
+fn lookup(form: Form) -> Option<Wordings> {
+    Some(match form {
+        Form::Where => [
+            "Where is {a}[| now]?",
+            "[Which|What] place is {a} in?",
+            "Where can [I|we|you] find {o}?",
+            "[Tell me|Say|Please say] where {a} is.",
+            "In [which|what] place is {a}?",
+            "In which place can [I|we] find {o}?",
+        ],
+        Form::WhoAt => [
+            "Who is {p}[| now]?",
+            "[Tell me|Say|Please say] who is {p}.",
+            "[Which|What] person is {p}?",
+            "[Name|Find] the person who is {p}.",
+            "Who can be found {p}?",
+            "Tell me which person is {p}.",
+        ],
+        Form::ColourOf => [
+            "What colour is {s} {t}?",
+            "[Tell me|Say|Please say] the colour of {s} {t}.",
+            "What is the colour of {s} {t}?",
+            "[Which|What] colour does {s} {t} have?",
+            "Which colour is {s} {t}?",
+            "Please say [which|what] colour {s} {t} has.",
+        ],
+        Form::WhatHas => [
+            "What does {a} [have|own]?",
+            "[Tell me|Say|Please say] what {a} [has|owns].",
+            "[Which|What] thing does {a} have?",
+            "What is the thing that {a} [has|owns]?",
+            "Which thing does {a} own?",
+            "Tell me which thing {a} [has|owns].",
+        ],
+        Form::WhoHas => [
+            "Who [has|owns] {t}?",
+            "[Tell me|Say|Please say] who [has|owns] {t}.",
+            "[Which|What] person has {t}?",
+            "[Name|Find] the person who has {t}.",
+            "Find out who [has|owns] {t}.",
+            "Please say which person [has|owns] {t}.",
+        ],
+        Form::Likes => [
+            "What does {a} like[| to eat]?",
+            "[Tell me|Say|Please say] what {a} likes.",
+            "[Which|What] food does {a} like?",
+            "What is the food that {a} likes?",
+            "What food does {a} like to eat?",
+            "Tell me [which|what] food {a} likes.",
+        ],
+        Form::WhoLikes => [
+            "Who likes {f}?",
+            "[Tell me|Say|Please say] who likes {f}.",
+            "[Which|What] person likes {f}?",
+            "[Name|Find] the person who likes {f}.",
+            "Who likes to eat {f}?",
+            "Please say which person likes {f}.",
+        ],
+        Form::Job => [
+            "What is {s} job?",
+            "[Tell me|Say|Please say] what {s} job is.",
+            "[Which|What] job does {a} have?",
+            "What does {a} work as?",
+            "What work does {a} do?",
+            "Please say [which|what] job {a} has.",
+        ],
+        Form::WhoJob => [
+            "Who is {j}?",
+            "[Tell me|Say|Please say] who is {j}.",
+            "[Which|What] person is {j}?",
+            "[Name|Find] the person who works as {j}.",
+            "Who works as {j}?",
+            "Tell me [which person|the person who] is {j}.",
+        ],
+        Form::ThingWhere => [
+            "Where is {t}[| now]?",
+            "[Which|What] place is {t} in?",
+            "Where can [I|we|you] find {t}?",
+            "[Tell me|Say|Please say] where {t} is.",
+            "In [which|what] place is {t}?",
+            "In which place can [I|we] find {t}?",
+        ],
+        Form::WhatAt => [
+            "What is {p}?",
+            "[Tell me|Say|Please say] what is {p}.",
+            "[Which|What] thing is {p}?",
+            "[Name|Find] the thing that is {p}.",
+            "What can be found {p}?",
+            "Tell me which thing is {p}.",
+        ],
+        Form::DoDay => [
+            "When does {a} {v}?",
+            "On [which|what] day does {a} {v}?",
+            "[Tell me|Say|Please say] on which day {a} {x}.",
+            "[Which|What] is the day when {a} {x}?",
+            "Tell me when {a} {x}.",
+            "Please say [which|what] day {a} {x} on.",
+        ],
+        Form::WhoDay => [
+            "Who {x} on {d}?",
+            "[Tell me|Say|Please say] who {x} on {d}.",
+            "[Which|What] person {x} on {d}?",
+            "[Name|Find] the person who {x} on {d}.",
+            "On {d}, who {x}?",
+            "Tell me which person {x} on {d}.",
+        ],
+        Form::DoTime => [
+            "When does {a} {v}?",
+            "At what time does {a} {v}?",
+            "[Tell me|Say|Please say] at what time {a} {x}.",
+            "What is the time when {a} {x}?",
+            "Tell me when {a} {x}.",
+            "Please say what time {a} {x} at.",
+        ],
+        Form::WhoTime => [
+            "Who {x} at {m}?",
+            "[Tell me|Say|Please say] who {x} at {m}.",
+            "[Which|What] person {x} at {m}?",
+            "[Name|Find] the person who {x} at {m}.",
+            "At {m}, who {x}?",
+            "Tell me which person {x} at {m}.",
+        ],
+        Form::Age => [
+            "How old is {a}[| now]?",
+            "What is {s} age?",
+            "[Tell me|Say|Please say] how old {a} is.",
+            "What age is {a}?",
+            "Tell me {s} age.",
+            "Please say what {s} age is.",
+        ],
+        Form::WhoAge => [
+            "Who is {n} years old?",
+            "[Tell me|Say|Please say] who is {n} years old.",
+            "[Which|What] person is {n} years old?",
+            "[Name|Find] the person who is {n} years old.",
+            "Who is {n}?",
+            "Tell me which person is {n} years old.",
+        ],
+        Form::HowMany => [
+            "How many {f} does {a} have[| now]?",
+            "[Tell me|Say|Please say] how many {f} {a} has.",
+            "What number of {f} does {a} have?",
+            "How many {f} are there that {a} has?",
+            "How many {f} belong to {o}?",
+            "Please say what number of {f} {a} has.",
+        ],
+        _ => return None,
+    })
+}
+
+fn kin(form: Form) -> Option<Wordings> {
+    Some(match form {
+        Form::Kin | Form::KinTurned | Form::KinGrand => [
+            "Who is {s} {r}?",
+            "Who is the {r} of {a}?",
+            "[Tell me|Say|Please say] who {s} {r} is.",
+            "[Name|Find] {s} {r}.",
+            "Which person is {s} {r}?",
+            "Tell me who the {r} of {a} is.",
+        ],
+        Form::KinWhose => [
+            "Whose {r} is {b}?",
+            "[Tell me|Say|Please say] whose {r} {b} is.",
+            "[Name|Find] the person whose {r} is {b}.",
+            "Who has {b} as {r}?",
+            "Which person has {b} as {r}?",
+            "Tell me the person whose {r} is {b}.",
+        ],
+        Form::KinHow => [
+            "How is {b} related to {a}?",
+            "What is {b} to {a}?",
+            "[Tell me|Say|Please say] how {b} is related to {a}.",
+            "In what way is {b} related to {a}?",
+            "[Tell me|Say] what {b} is to {a}.",
+            "Please say in what way {b} is related to {a}.",
+        ],
+        Form::KinChain => [
+            "Who is {s} {r}'s {q}?",
+            "Who is the {q} of {s} {r}?",
+            "[Tell me|Say|Please say] who {s} {r}'s {q} is.",
+            "[Name|Find] {s} {r}'s {q}.",
+            "Which person is {s} {r}'s {q}?",
+            "Tell me who the {q} of {s} {r} is.",
+        ],
+        _ => return None,
+    })
+}
+
+fn rest(form: Form) -> Wordings {
+    match form {
+        Form::StoryWhere => [
+            "Where is {a} [now|at the end]?",
+            "[Which|What] place is {a} in at the end?",
+            "[Tell me|Say] where {a} is [now|at the end].",
+            "In the end, where is {a}?",
+            "Where can we find {o} at the end?",
+            "In the end, which place is {a} in?",
+        ],
+        Form::StoryThing => [
+            "Where is {t} [now|at the end]?",
+            "[Which|What] place is {t} in at the end?",
+            "[Tell me|Say] where {t} is [now|at the end].",
+            "In the end, where is {t}?",
+            "Where can we find {t} at the end?",
+            "In the end, which place is {t} in?",
+        ],
+        Form::StoryWho => [
+            "Who has {t} [now|at the end]?",
+            "[Which|What] person has {t} at the end?",
+            "[Tell me|Say] who has {t} [now|at the end].",
+            "In the end, who has {t}?",
+            "[Name|Find] the person who has {t} at the end.",
+            "In the end, which person has {t}?",
+        ],
+        Form::StoryGave => [
+            "Whom did {a} give {t} to?",
+            "Who got {t} from {o}?",
+            "[Tell me|Say] whom {a} gave {t} to.",
+            "To whom did {a} give {t}?",
+            "Which person got {t} from {o}?",
+            "Tell me who got {t} from {o}.",
+        ],
+        Form::StoryFirst => [
+            "Where did {a} go first?",
+            "[Which|What] place did {a} go to first?",
+            "[Tell me|Say] where {a} went first.",
+            "At first, where did {a} go?",
+            "To which place did {a} go first?",
+            "Tell me which place {a} went to first.",
+        ],
+        Form::StoryDay => [
+            "On which day did this happen?",
+            "[Which|What] day was it?",
+            "[Tell me|Say] on which day this happened.",
+            "When did [this|it] happen?",
+            "What was the day when this happened?",
+            "Tell me which day it was.",
+        ],
+        Form::NotAt => [
+            "Who is not {p}?",
+            "[Which|What] person is not {p}?",
+            "[Tell me|Say|Please say] who is not {p}.",
+            "[Name|Find] the person who is not {p}.",
+            "Which one of them is not {p}?",
+            "Tell me which person is not {p}.",
+        ],
+        Form::NotColour => [
+            "What is not {c}?",
+            "[Which|What] thing is not {c}?",
+            "[Tell me|Say|Please say] what is not {c}.",
+            "[Name|Find] the thing that is not {c}.",
+            "Which one of them is not {c}?",
+            "Tell me which thing is not {c}.",
+        ],
+        Form::IsAt => [
+            "Is {a} {p}?",
+            "[Tell me|Say|Please say] yes or no: is {a} {p}?",
+            "Is it true that {a} is {p}?",
+            "Is {a} {p}, yes or no?",
+            "Can [we|I] find {o} {p}?",
+            "Tell me: is it true that {a} is {p}?",
+        ],
+        Form::Either => [
+            "Where is {t}?",
+            "[Which|What] place is {t} in?",
+            "Where can [I|we|you] find {t}?",
+            "[Tell me|Say|Please say] where {t} is.",
+            "So where is {t}?",
+            "So in which place is {t}?",
+        ],
+        Form::And => [
+            "And {a}?",
+            "What about {a}?",
+            "And what about {a}?",
+            "Now the same for {a}.",
+            "How about {a}?",
+            "And now the same for {a}?",
+        ],
+        Form::Repeat => [
+            "[Repeat|Say|Write]: {l}",
+            "[Repeat|Copy] this sentence: {l}",
+            "Say this again: {l}",
+            "Write this [down|again]: {l}",
+            "Please repeat this: {l}",
+            "Please write this sentence again: {l}",
+        ],
+        Form::RepeatWord => [
+            "[Say|Write] \"{w}\" {n}.",
+            "Repeat the word \"{w}\" {n}.",
+            "Please [say|write] \"{w}\" {n}.",
+            "[Say|Write] the word \"{w}\" {n}.",
+            "{n}, please [say|write] \"{w}\".",
+            "Please repeat the word \"{w}\" {n}.",
+        ],
+        Form::Mark => [
+            "Write in capital letters: {l}.",
+            "[Write|Put] these words in capital letters: {l}.",
+            "[Write|Put] {l} in capital letters.",
+            "Please write in capitals: {l}.",
+            "Here are some words: {l}. Write them in capitals.",
+            "Please put these words in capital letters: {l}.",
+        ],
+        Form::Initials => [
+            "[Give|Write|Say] the first letters of these words: {l}.",
+            "What are the first letters of {l}?",
+            "Write only the first letter of each word: {l}.",
+            "Here are some words: {l}. Give their first letters.",
+            "What is the first letter of each word: {l}?",
+            "Please give the first letter of each word: {l}.",
+        ],
+        Form::Reverse => [
+            "[Say|Write] this list in reverse order: {l}.",
+            "Reverse this list: {l}.",
+            "Here is a list: {l}. [Say|Write] it from the end to the start.",
+            "[Put|Write] these words in reverse order: {l}.",
+            "Write these words from the last to the first: {l}.",
+            "Here is a list: {l}. Put it in reverse order.",
+        ],
+        Form::Nth => [
+            "What is the {n} word of this list: {l}?",
+            "Here is a list: {l}. [What|Which] is the {n} word?",
+            "[Say|Write] the {n} word: {l}.",
+            "Which word is the {n} one: {l}?",
+            "Tell me the {n} word of this list: {l}.",
+            "Here is a list: {l}. Tell me the {n} word.",
+        ],
+        Form::CountFrom => [
+            "Count from {x} to {y}.",
+            "[Say|Write] the numbers from {x} to {y}.",
+            "Please count from {x} to {y}.",
+            "Start at {x} and count to {y}.",
+            "Which numbers are there from {x} to {y}?",
+            "Please write all numbers from {x} to {y}.",
+        ],
+        other => unreachable!("{other:?} is worded above"),
+    }
+}
