@@ -1,8 +1,9 @@
-//! Encoding text beside SentencePiece: the same `tokenizer.model`, the same lines, one thread, in turns.
+//! Encoding text beside SentencePiece: the same `tokenizer.model`, the same texts, one thread, in turns.
 //! Prints the median megabytes per second of both and the median of the pairwise ratios.
 //!
 //! PUYU_PYTHON=python3 cargo bench --bench tokenizers -- FOLDER... TEXT...
-//! PUYU_PAIRS sets the number of pairs (default 7). A folder holds a tokenizer.model.
+//! PUYU_PAIRS sets the number of pairs (default 7), PUYU_LINES how many lines are encoded as one text
+//! (default 1). A folder holds a tokenizer.model.
 
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use std::io::{BufRead, BufReader, Write};
@@ -10,15 +11,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Encodes all lines once for every line it reads; answers with the seconds and the number of ids.
+/// Encodes all texts once for every line it reads; answers with the seconds and the number of ids.
 const PEER: &str = "
 import sys, time
 import sentencepiece
 model = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1])
 lines = open(sys.argv[2], encoding='utf-8', newline='\\n').read().split('\\n')
+size = int(sys.argv[3])
+texts = ['\\n'.join(lines[i:i + size]) for i in range(0, len(lines), size)]
 for _ in sys.stdin:
     start = time.perf_counter()
-    ids = sum(len(model.encode(line)) for line in lines)
+    ids = sum(len(model.encode(text)) for text in texts)
     print(time.perf_counter() - start, ids, flush=True)
 ";
 
@@ -28,22 +31,29 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Seconds and number of ids of encoding `text` line by line.
-fn ours(tokenizer: &Tokenizer, text: &str) -> (f64, usize) {
+/// Seconds and number of ids of encoding `texts`.
+fn ours(tokenizer: &Tokenizer, texts: &[String]) -> (f64, usize) {
     let start = Instant::now();
     let plain = EncodeOptions::default();
-    let ids = text.split('\n').map(|line| tokenizer.encode(line, plain).len()).sum();
+    let ids = texts.iter().map(|text| tokenizer.encode(text, plain).len()).sum();
     (start.elapsed().as_secs_f64(), ids)
 }
 
-/// One row: `pairs` runs of each, in turns.
-fn row(python: &str, folder: &Path, path: &Path, pairs: usize) {
+fn variable(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// One row: `pairs` runs of each, in turns, with so many lines in a text.
+fn row(python: &str, folder: &Path, path: &Path, pairs: usize, size: usize) {
     let text = std::fs::read_to_string(path).expect("a text file");
+    let lines: Vec<&str> = text.split('\n').collect();
+    let texts: Vec<String> = lines.chunks(size).map(|lines| lines.join("\n")).collect();
     let tokenizer = Tokenizer::load(folder).expect("a tokenizer");
     let model = folder.join("tokenizer.model");
     let mut peer = Command::new(python)
         .args(["-c", PEER])
         .args([&model, path])
+        .arg(size.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -52,7 +62,7 @@ fn row(python: &str, folder: &Path, path: &Path, pairs: usize) {
     let mut answers = BufReader::new(peer.stdout.take().expect("a pipe")).lines();
     let mut runs = Vec::new();
     for _ in 0..pairs {
-        let (own, ids) = ours(&tokenizer, &text);
+        let (own, ids) = ours(&tokenizer, &texts);
         writeln!(ask, "again").expect("SentencePiece runs");
         let answer = answers.next().expect("SentencePiece answers").expect("a line");
         let (seconds, count) = answer.split_once(' ').expect("two numbers");
@@ -83,15 +93,15 @@ fn main() {
         );
         return;
     };
-    let pairs = std::env::var("PUYU_PAIRS").ok().and_then(|v| v.parse().ok()).unwrap_or(7);
+    let (pairs, size) = (variable("PUYU_PAIRS", 7), variable("PUYU_LINES", 1).max(1));
     println!(
         "| tokenizer | text | tokens | bytes/token | puyu MB/s | SentencePiece MB/s | ratio |"
     );
     println!("|---|---|---|---|---|---|---|");
     for folder in &folders {
         for text in &texts {
-            row(&python, folder, text, pairs);
+            row(&python, folder, text, pairs, size);
         }
     }
-    println!("one thread, line by line, medians of {pairs} interleaved pairs");
+    println!("one thread, {size} lines a text, medians of {pairs} interleaved pairs");
 }

@@ -1,15 +1,17 @@
 //! Tokenizers against goldens of the official ones, against themselves, and against bad files.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use puyu_models::chat_template::{
     CHATML, ChatTemplate, INTERNLM1, META_INSTRUCTION, Message, Part, RenderOptions,
 };
+use puyu_models::format::tokenizer_files;
 use puyu_models::tokenizer::{DecodeStream, EncodeOptions, Tokenizer};
 use puyu_tests::{byte_vocab, fixtures, gguf_vocab, shared, smollm2};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PLAIN: EncodeOptions = EncodeOptions { add_bos: false, parse_special: false };
 const OWN: EncodeOptions = EncodeOptions { add_bos: false, parse_special: true };
@@ -293,6 +295,52 @@ fn json_and_sentencepiece_and_gguf_agree() {
     check_gguf_round_trip(&spm);
     check_gguf_round_trip(&tiny("internlm3"));
     assert!(json.to_gguf().unwrap_err().to_string().contains("tokenizer.model"));
+}
+
+/// Encodes texts with the reference of `tokenizer.json`, the Python package `tokenizers`.
+const REFERENCE: &str = "
+import json, sys, tokenizers
+model = tokenizers.Tokenizer.from_file(sys.argv[1])
+print(json.dumps([model.encode(x, add_special_tokens=False).ids for x in json.loads(sys.argv[2])]))
+";
+
+#[test]
+fn normal_forms_are_those_of_the_reference() {
+    let texts =
+        ["e\u{301} é ﬁ ２ ½ ⁵", "각 \u{1100}\u{1161}\u{11a8}", "Å \u{212b}, plain 你好", "ｶﾞ㍿"];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let python = std::env::var_os("PUYU_PYTHON").unwrap_or_else(|| "python3".into());
+    let byte_level = {
+        tokenizer_files::save(folder.path(), &byte_vocab("gpt-2"), "llama").unwrap();
+        read_json(&path)
+    };
+    let spaced = read_json(&fixtures().join("internlm2/tokenizer.json"));
+    for (mut file, form) in [byte_level, spaced]
+        .into_iter()
+        .flat_map(|file| ["NFC", "NFD", "NFKC", "NFKD"].map(|form| (file.clone(), form)))
+    {
+        let own = json!({ "type": form });
+        match file["normalizer"]["normalizers"].as_array_mut() {
+            Some(list) => list.insert(0, own),
+            None => file["normalizer"] = own,
+        }
+        std::fs::write(&path, file.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_json(file.to_string().as_bytes()).unwrap();
+        let encode = |text: &str| tokenizer.encode(text, PLAIN);
+        assert_eq!(encode("e\u{301}"), encode("é"), "{form}");
+        assert_eq!(encode("ﬁ") == encode("fi"), form.contains('K'), "{form}");
+        assert!(tokenizer.to_gguf().is_err());
+        let asked = serde_json::to_string(&texts).unwrap();
+        let command = Command::new(&python).args(["-c", REFERENCE]).arg(&path).arg(asked).output();
+        match command {
+            Ok(out) if out.status.success() => {
+                let golden: Vec<Vec<u32>> = serde_json::from_slice(&out.stdout).unwrap();
+                assert_eq!(texts.map(encode).to_vec(), golden, "{form}");
+            }
+            _ => eprintln!("SKIPPED: {python:?} has no package tokenizers; set PUYU_PYTHON"),
+        }
+    }
 }
 
 #[test]
