@@ -2,12 +2,14 @@
 //! runs of every kind share, from the flags to what is printed, is here too.
 
 use super::{interrupt, output};
+use crate::plan::Device;
 use crate::train::config::{ConfigText, Override, StepConfig};
 use crate::train::{Ended, Parts, Prepared, TrainConfig, Trainer, prepare};
 use crate::units::{bytes, decimal};
 use clap::Args;
 use puyu_tensor::{Error, ErrorKind, Result, cpu::pool};
 use serde::de::DeserializeOwned;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// Pretrain a model as a config says
@@ -100,6 +102,10 @@ impl RunArgs {
     pub fn train(&self, mut parts: Parts) -> Result<()> {
         if let Some(resume) = &self.resume {
             parts.checkpoint.resume.clone_from(resume);
+        }
+        if std::io::stderr().is_terminal() {
+            // Half a second for the share of the machine that the progress line shows.
+            parts.about.peak_flops = Some(Device::measured().flops);
         }
         describe(&parts);
         let dir = parts.dir.clone();

@@ -23,6 +23,6 @@ pub use init::{FirstWeights, normal};
 pub use learner::{Learned, Learner};
 pub use monitor::{About, Monitor, StepRecord};
 pub use objective::{NextToken, Objective, Outcome};
-pub use setup::{Prepared, Start, flops_per_token, full_model, prepare, start};
+pub use setup::{Prepared, Start, full_model, prepare, start};
 pub use trainer::{Ended, Export, Parts, Trainer};
 pub use vocabulary::Vocabulary;

@@ -8,6 +8,7 @@ use super::vocabulary::Vocabulary;
 use super::{Forward, Learner, NextToken};
 use crate::data::{DataReport, Dataset, Kind, Progress};
 use crate::hub;
+use crate::plan::train_flops;
 use puyu_models::format::{self, OpenOptions, Source, hugging_face};
 use puyu_models::{Config, Loaded, Stored, build};
 use puyu_nn::{AdamW, Param};
@@ -70,7 +71,7 @@ pub fn prepare(
         config: text,
         total_steps: config.train.steps,
         parameters: optimizer.numel() as u64,
-        flops_per_token: flops_per_token(model.config(), config.data.seq_len),
+        flops_per_token: train_flops(model.config(), config.data.seq_len),
         peak_flops: None,
         progress: true,
     };
@@ -152,16 +153,6 @@ fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// Floating-point operations of one trained token: 6 for each weight of a matmul, and 12·layers·heads·D
-/// for each of seq_len tokens that attention looks at, halved since it looks back only (Chowdhery et al.
-/// 2022, PaLM, appendix B). Recomputed activations are not counted.
-pub fn flops_per_token(c: &Config, seq_len: usize) -> f64 {
-    let attention = c.hidden_size * (2 * c.q_size() + 2 * c.kv_size());
-    let block = attention + 3 * c.hidden_size * c.intermediate_size;
-    let weights = c.layers * block + c.hidden_size * c.vocab_size;
-    6.0 * weights as f64 + 6.0 * (c.layers * c.q_size() * seq_len) as f64
 }
 
 /// Writes a whole model as a folder in Hugging Face layout.

@@ -134,7 +134,11 @@ impl ConfigText {
             e.span().map(|s| self.text[..s.start.min(self.text.len())].matches('\n').count() + 1);
         let line = line.map_or(String::new(), |n| format!(":{n}"));
         let message = e.message().trim().replace('\n', " ");
-        Error::invalid(format!("{}{line}: {}", self.path.display(), shorter(&message)))
+        // Where there is no line, the error still knows the field.
+        let shown = e.to_string();
+        let field = shown.lines().find(|l| l.starts_with("in `")).filter(|_| line.is_empty());
+        let field = field.map_or(String::new(), |f| format!(" {f}"));
+        Error::invalid(format!("{}{line}: {}{field}", self.path.display(), shorter(&message)))
     }
 }
 
