@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod data;
 pub mod engine;
+pub mod finetune;
 pub mod hub;
 pub mod plan;
 pub mod train;

@@ -87,6 +87,14 @@ impl TrainGolden {
         tensor.to_vec().unwrap_or_else(|e| panic!("{file} {name}: {e}"))
     }
 
+    /// The bytes of the tensor `name` of `file`, of whatever type.
+    pub fn bytes(&self, file: &str, name: &str) -> Vec<u8> {
+        let all = std::fs::read(self.folder.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let tensors = safetensors::SafeTensors::deserialize(&all);
+        let tensors = tensors.unwrap_or_else(|e| panic!("{file}: {e}"));
+        tensors.tensor(name).unwrap_or_else(|e| panic!("{file} {name}: {e}")).data().to_vec()
+    }
+
     /// Rows `rows` of step `step`, as the README has them: row b of step s starts at byte
     /// offset + (s·batch + b)·seq of the text.
     pub fn rows(&self, text: &Path, step: usize, rows: std::ops::Range<usize>) -> Batch {
