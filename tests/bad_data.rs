@@ -421,3 +421,34 @@ fn contradicting_settings_are_told() {
     let stopped = Dataset::open(&with(&[&text]), &tokenizer(), None, &mut |_, _, _| false);
     assert!(stopped.unwrap_err().to_string().ends_with("tokenizing was stopped"));
 }
+
+proptest! {
+    /// Whatever bytes a file has, it is read or refused.
+    #[test]
+    fn damaged_files_are_read_or_refused(
+        which in 0usize..11,
+        list: bool,
+        named: bool,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..6),
+    ) {
+        let format = Format::ALL[which].0;
+        let [a, b] = good(format);
+        let mut bytes = if list { format!("[{a},\n{b}]") } else { [a, b].join("\n") }.into_bytes();
+        for (place, byte, kind) in damage {
+            let i = place.index(bytes.len());
+            match kind {
+                0 => bytes[i] = byte,
+                1 => bytes.insert(i, byte),
+                _ => bytes.truncate(i + 1),
+            }
+        }
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("data.jsonl");
+        std::fs::write(&path, &bytes).unwrap();
+        let config = config(&path, named.then_some(format), OnError::Skip);
+        if let Ok((dataset, report)) = open(&config) {
+            prop_assert!((0..dataset.len()).all(|i| dataset.row(i).unwrap().counted() > 0));
+            prop_assert_eq!(report.sources[0].rows, dataset.len() as u64);
+        }
+    }
+}

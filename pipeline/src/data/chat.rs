@@ -6,9 +6,10 @@
 
 use super::sample::Conversation;
 use super::tokens::NO_LOSS;
-use puyu_models::chat_template::{ChatTemplate, Part, RenderOptions};
+use puyu_models::chat_template::{ChatTemplate, Message, Part, RenderOptions};
 use puyu_models::tokenizer::Tokenizer;
 use puyu_tensor::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Renders conversations for one model.
@@ -33,14 +34,13 @@ impl<'a> Chat<'a> {
     /// # Errors
     /// If the template refuses it, or renders an answer differently once more follows.
     pub fn encode(&self, conversation: &Conversation) -> Result<Vec<u32>> {
-        let mut whole = self.whole.clone();
-        whole.tools.clone_from(&conversation.tools);
+        let [whole, opened] = [&self.whole, &self.opened].map(|o| with_tools(o, conversation));
         let parts = self.template.render(&conversation.messages, &whole)?;
         let text: String = parts.iter().map(Part::text).collect();
         let mut words = Vec::new();
         let mut at = 0;
         for (i, _) in conversation.learnt.iter().enumerate().filter(|(_, learnt)| **learnt) {
-            let answer = self.answer(conversation, i, &text)?;
+            let answer = self.answer(&conversation.messages, i, &text, [&whole, &opened])?;
             if answer.start < at {
                 return Err(self.differs(i));
             }
@@ -56,14 +56,15 @@ impl<'a> Chat<'a> {
     }
 
     /// Where in `text` the message `i` is what the model has to say, with the end of its turn.
-    fn answer(&self, conversation: &Conversation, i: usize, text: &str) -> Result<Range<usize>> {
-        let render = |messages, options: &RenderOptions| {
-            let mut options = options.clone();
-            options.tools.clone_from(&conversation.tools);
-            self.template.render_text(messages, &options)
-        };
-        let before = render(&conversation.messages[..i], &self.opened)?;
-        let until = render(&conversation.messages[..=i], &self.whole)?;
+    fn answer(
+        &self,
+        messages: &[Message],
+        i: usize,
+        text: &str,
+        [whole, opened]: [&RenderOptions; 2],
+    ) -> Result<Range<usize>> {
+        let before = self.template.render_text(&messages[..i], opened)?;
+        let until = self.template.render_text(&messages[..=i], whole)?;
         let said = until.strip_prefix(&before).filter(|_| text.starts_with(&until));
         let said = said.ok_or_else(|| self.differs(i))?;
         // White space after the token that ends the turn is never generated.
@@ -106,5 +107,13 @@ impl<'a> Chat<'a> {
             return self.tokenizer.encode_parts(&inside, self.tokenizer.add_bos() && !has_bos);
         }
         self.tokenizer.encode_parts_after(&inside)
+    }
+}
+
+/// The options with a conversation's tools, copied only if it has some.
+fn with_tools<'o>(options: &'o RenderOptions, said: &Conversation) -> Cow<'o, RenderOptions> {
+    match &said.tools {
+        None => Cow::Borrowed(options),
+        tools => Cow::Owned(RenderOptions { tools: tools.clone(), ..options.clone() }),
     }
 }
