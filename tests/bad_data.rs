@@ -1,6 +1,7 @@
 //! Broken data: each kind of it is one sentence with file and line, refused or counted as the config
 //! says, and never a panic.
 
+use proptest::prelude::*;
 use puyu::data::{
     DataConfig, DataReport, Dataset, Format, MAX_RECORD, OnError, Pack, SourceConfig,
 };

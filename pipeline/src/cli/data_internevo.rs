@@ -37,8 +37,7 @@ impl InternevoArgs {
         };
         let on_error = if self.skip_broken { OnError::Skip } else { OnError::Refuse };
         let written = dataset::with_bar(|progress| {
-            let template = template.as_ref();
-            internevo::write(&source, &tokenizer, template, on_error, &self.out, progress)
+            internevo::write(&source, &tokenizer, Some(&template), on_error, &self.out, progress)
         })?;
         eprintln!(
             "wrote {} and its .meta: samples {}, tokens {}, broken lines left out {}",

@@ -3,12 +3,12 @@
 
 use super::{interrupt, output};
 use crate::data::{DataConfig, DataReport, Dataset, Format, OnError, Progress, SourceConfig};
-use crate::hub;
+use crate::train::Vocabulary;
+use crate::train::config::{ModelConfig, TokenizerConfig};
 use clap::Args;
 use puyu_models::chat_template::ChatTemplate;
-use puyu_models::format::{self, OpenOptions};
 use puyu_models::tokenizer::Tokenizer;
-use puyu_tensor::{Context, Error, ErrorKind, Result};
+use puyu_tensor::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Which tokenizer.
@@ -53,11 +53,11 @@ pub struct Opened {
 }
 
 impl TokenizerArgs {
-    /// The tokenizer and its chat template, if it has one.
+    /// The tokenizer and the chat template that training uses with it.
     ///
     /// # Errors
     /// If none was named, or it cannot be read.
-    pub fn open(&self) -> Result<(Tokenizer, Option<ChatTemplate>)> {
+    pub fn open(&self) -> Result<(Tokenizer, ChatTemplate)> {
         let name = self.model.as_ref().ok_or_else(|| {
             Error::invalid(
                 "no tokenizer was named; give -m/--model, or [tokenizer] path in the config",
@@ -67,33 +67,11 @@ impl TokenizerArgs {
     }
 }
 
-fn open_tokenizer(name: &str) -> Result<(Tokenizer, Option<ChatTemplate>)> {
-    if name == "bytes" {
-        return Ok((Tokenizer::bytes()?, None));
-    }
-    let path = hub::resolve(name)?;
-    let tokenizer = tokenizer_at(&path)?;
-    let template = match ChatTemplate::of(&tokenizer) {
-        Ok(template) => Some(template),
-        Err(e) if e.kind() == ErrorKind::NotFound => None,
-        Err(e) => return Err(e.context(path.display())),
-    };
-    Ok((tokenizer, template))
-}
-
-fn tokenizer_at(path: &Path) -> Result<Tokenizer> {
-    if path.is_dir() {
-        return Tokenizer::load(path);
-    }
-    if path.extension().is_some_and(|e| e == "model") {
-        let bytes = std::fs::read(path).context(path.display())?;
-        return Tokenizer::from_sentencepiece(&bytes).context(path.display());
-    }
-    let checkpoint = format::open(path, OpenOptions::default())?;
-    match checkpoint.gguf() {
-        Some(file) => Tokenizer::from_metadata(&file.metadata).context(path.display()),
-        None => Tokenizer::load(checkpoint.folder().unwrap_or(path)),
-    }
+fn open_tokenizer(name: &str) -> Result<(Tokenizer, ChatTemplate)> {
+    let named = TokenizerConfig { path: Some(name.into()) };
+    let vocabulary = Vocabulary::open(&named, &ModelConfig::default())?;
+    let template = vocabulary.template()?;
+    Ok((vocabulary.tokenizer, template))
 }
 
 impl DatasetArgs {
@@ -112,7 +90,7 @@ impl DatasetArgs {
             _ => self.tokenizer.open()?,
         };
         let (dataset, report) =
-            with_bar(|progress| Dataset::open(&config, &tokenizer, template.as_ref(), progress))?;
+            with_bar(|progress| Dataset::open(&config, &tokenizer, Some(&template), progress))?;
         Ok(Opened { dataset, report, tokenizer })
     }
 

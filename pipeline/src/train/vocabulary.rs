@@ -101,12 +101,16 @@ impl Vocabulary {
         Ok(Self { tokenizer, origin: Origin::Bytes })
     }
 
-    /// The chat template: the tokenizer's, or the one that InternLM2 models are trained with.
+    /// The chat template: the tokenizer's, InternLM-1's if it has that model's end of turn, else the
+    /// one that InternLM2 models are trained with.
     ///
     /// # Errors
     /// If the template is broken.
     pub fn template(&self) -> Result<ChatTemplate> {
-        ChatTemplate::new(self.tokenizer.chat_template().unwrap_or(CHATML))
+        match ChatTemplate::of(&self.tokenizer) {
+            Err(e) if e.kind() == ErrorKind::NotFound => ChatTemplate::new(CHATML),
+            found => found,
+        }
     }
 
     /// Writes the tokenizer's files into `folder`.
