@@ -133,13 +133,13 @@ fn train(work: &Work) -> Result<()> {
         let start = Instant::now();
         let hidden = model.hidden(&x, &mut Ctx::packed(&vec![work.seq; work.batch]));
         let (loss, count) = hidden.linear_cross_entropy(&model.output().weight().get(), &targets);
-        drop(hidden);
-        let (value, count) = (loss.item()?, f64::from(count.item()?));
+        let (value, counted) = (loss.item()?, f64::from(count.item()?));
+        drop((hidden, count));
         adamw.gather(loss, true)?;
-        let norm = adamw.grad_norm()? / count;
-        adamw.apply(1e-4, clip_factor(norm, 1.0) / count)?;
+        let norm = adamw.grad_norm()? / counted;
+        adamw.apply(1e-4, clip_factor(norm, 1.0) / counted)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
-        eprintln!("loss {:.4}, {:.0} ms", f64::from(value) / count, times[times.len() - 1]);
+        eprintln!("loss {:.4}, {:.0} ms", f64::from(value) / counted, times[times.len() - 1]);
     }
     let peak = memory::peak().unwrap_or(0) as f64 / f64::from(1 << 20);
     println!("{} {peak}", median(times.into_iter().skip(2)));
