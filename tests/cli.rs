@@ -221,6 +221,43 @@ fn chat_answers_piped_input_in_one_turn() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("tokens/s"));
 }
 
+/// A shape alone is enough for a plan; the claim is XTuner's, QLoRA of 7B in 8 GB.
+#[test]
+fn plan_says_what_fits_without_weights() {
+    let device = ["--device", "a100-80g", "--memory", "8GB", "--seq-len", "512"];
+    let text = ok(&[&["plan", "internlm2-7b"], &device[..]].concat());
+    assert!(text.starts_with("internlm2, 32 layers: 7.74G parameters"), "{text}");
+    let line = |start: &str| text.lines().find(|l| l.trim_start().starts_with(start)).unwrap();
+    assert!(line("QLoRA of rank 16, nf4, checkpointed").ends_with(char::is_numeric), "{text}");
+    assert!(line("LoRA of rank 16, bf16, checkpointed").ends_with("does not fit"), "{text}");
+    assert!(line("all weights, f32").ends_with("does not fit"), "{text}");
+    let model = fixtures().join("internlm2/config.json");
+    let text =
+        ok(&["plan", model.to_str().unwrap(), "--batch", "4", "--ranks", "2", "--zero", "1"]);
+    assert!(
+        text.contains("4 rows x 2048 tokens") && text.contains("2 processes, ZeRO 1"),
+        "{text}"
+    );
+    assert!(
+        fails(2, &["plan", "nano", "--memory", "much"]).contains("expected a size such as 8GB")
+    );
+    assert!(fails(1, &["plan", "nano", "--device", "abacus"]).contains("no device abacus"));
+}
+
+#[test]
+fn configs_that_come_with_puyu_are_listed_and_copied() {
+    let list = ok(&["list-cfg", "-p", "internlm2_5"]);
+    assert!(list.lines().count() == 4 && list.contains("internlm2_5-7b-1m"), "{list}");
+    assert!(fails(1, &["list-cfg", "-p", "gpt"]).contains("no config's name holds `gpt`"));
+    let folder = tempfile::tempdir().unwrap();
+    let copy = ["copy-cfg", "nano", folder.path().to_str().unwrap()];
+    let path = ok(&copy);
+    let text = std::fs::read_to_string(path.trim()).unwrap();
+    assert!(text.contains("[[data.source]]"), "{text}");
+    assert!(fails(1, &copy).contains("exists"));
+    assert!(fails(1, &["copy-cfg", "huge"]).contains("`puyu list-cfg` lists them"));
+}
+
 /// llama-perplexity (llama-cpp-python 0.3.36) on the same file and text, `-c 512 --chunks 8`.
 const LLAMA_PERPLEXITY: f64 = 26.8643;
 

@@ -4,6 +4,7 @@ use super::args::{ComputeArg, dtype, one_type};
 use super::output;
 use crate::engine::{Engine, LoadOptions, Session};
 use crate::hub;
+use crate::plan::Parameters;
 use clap::{Args, ValueEnum};
 use puyu_nn::Compute;
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
@@ -215,13 +216,8 @@ impl Row<'_> {
         self.samples.iter().map(|&ns| self.tokens() as f64 * 1e9 / ns as f64).collect()
     }
 
-    fn parameters(&self) -> usize {
-        let head = self.engine.config();
-        let own = if head.tied { 0 } else { head.vocab_size * head.hidden_size };
-        let attention = head.hidden_size * (2 * head.q_size() + 2 * head.kv_size());
-        let ffn = 3 * head.hidden_size * head.intermediate_size;
-        let norms = (2 * head.layers + 1) * head.hidden_size;
-        head.vocab_size * head.hidden_size + own + head.layers * (attention + ffn) + norms
+    fn parameters(&self) -> u64 {
+        Parameters::of(self.engine.config()).total()
     }
 
     fn markdown(&self) -> String {

@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod chat;
+mod configs;
 mod convert;
 mod data;
 mod data_internevo;
@@ -19,6 +20,7 @@ mod logits;
 pub mod memory;
 mod output;
 mod perplexity;
+mod plan;
 mod settings;
 mod shorts;
 mod tokenize;
@@ -56,6 +58,11 @@ enum Command {
     ListDatasetFormat(dataset_check::ListFormatArgs),
     Quantize(convert::QuantizeArgs),
     Train(train::TrainArgs),
+    Plan(plan::PlanArgs),
+    #[command(name = "list-cfg")]
+    ListCfg(configs::ListConfigArgs),
+    #[command(name = "copy-cfg")]
+    CopyCfg(configs::CopyConfigArgs),
     Pull(PullArgs),
     List(ListArgs),
     Rm(RmArgs),
@@ -117,6 +124,9 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::ListDatasetFormat(a)) => a.run(),
         Some(Command::Quantize(a)) => a.run(),
         Some(Command::Train(a)) => a.run(),
+        Some(Command::Plan(a)) => a.run(),
+        Some(Command::ListCfg(a)) => a.run(),
+        Some(Command::CopyCfg(a)) => a.run(),
         Some(Command::Pull(a)) => a.run(),
         Some(Command::List(a)) => a.run(),
         Some(Command::Rm(a)) => a.run(),

@@ -2,7 +2,7 @@
 //! runs of every kind share, from the flags to what is printed, is here too.
 
 use super::{interrupt, output};
-use crate::plan::Device;
+use crate::plan::matmul_flops;
 use crate::train::config::{ConfigText, Override, StepConfig};
 use crate::train::{Ended, Parts, Prepared, TrainConfig, Trainer, prepare};
 use crate::units::{bytes, decimal};
@@ -22,7 +22,7 @@ pub struct TrainArgs {
 /// What runs of every kind take.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The config, a TOML file
+    /// The config: a TOML file, or a name that `puyu list-cfg` shows
     #[arg(value_name = "CONFIG")]
     pub config: PathBuf,
     /// Folder for checkpoints, metrics.jsonl and report.html [default: work_dirs/NAME]
@@ -104,8 +104,8 @@ impl RunArgs {
             parts.checkpoint.resume.clone_from(resume);
         }
         if std::io::stderr().is_terminal() {
-            // Half a second for the share of the machine that the progress line shows.
-            parts.about.peak_flops = Some(Device::measured().flops);
+            // A fifth of a second for the share of the machine that the progress line shows.
+            parts.about.peak_flops = Some(matmul_flops());
         }
         describe(&parts);
         let dir = parts.dir.clone();

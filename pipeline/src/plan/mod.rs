@@ -7,7 +7,7 @@ mod time;
 
 pub use memory::{Memory, Method, NF4_BITS, Setting, kept, trained};
 pub use shape::{Parameters, forward_flops, train_flops};
-pub use time::{Device, step_seconds};
+pub use time::{Device, matmul_flops, step_flops, step_seconds};
 
 use puyu_models::Config;
 

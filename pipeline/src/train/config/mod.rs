@@ -4,9 +4,11 @@
 
 mod model;
 mod read;
+mod shipped;
 
 pub use model::{Checkpointed, ModelConfig, TokenizerConfig, TrainDType};
 pub use read::{ConfigText, Override};
+pub use shipped::{SHIPPED, Shipped};
 
 use crate::data::{DataConfig, Order};
 use puyu_nn::{AdamWOptions, Curve, Schedule};

@@ -1,6 +1,7 @@
 //! Reading a config: TOML from a file, fields overridden by `--cfg-options`, and errors of one
 //! sentence that name the line, the field, and the one that was probably meant.
 
+use super::shipped::Shipped;
 use puyu_tensor::{Context, Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ impl Override {
 }
 
 impl ConfigText {
-    /// Reads the file at `path`.
+    /// Reads the file at `path`; if there is none, the config of that name that comes with puyu.
     ///
     /// # Errors
     /// If it cannot be read, or is a Python config or a Parquet file: then with what to do.
@@ -102,6 +103,10 @@ impl ConfigText {
                 "{shown} is a Parquet file, no config: export it as JSONL, and name that under \
                  [[data.source]]"
             )));
+        }
+        let shipped = path.to_str().filter(|_| !path.exists()).and_then(Shipped::find);
+        if let Some(shipped) = shipped {
+            return Ok(Self { path: path.into(), text: shipped.text.into() });
         }
         let bytes = std::fs::read(path).context(format_args!("cannot read the config {shown}"))?;
         let text = String::from_utf8(bytes)
