@@ -227,10 +227,8 @@ fn loss(c: &Config, s: &Setting) -> Loss {
     let rows = (LOGITS / c.vocab_size).max(16).min(tokens);
     let (logits, head) = ((rows * c.vocab_size) as f64, head(c, s));
     let dx = (tokens * c.hidden_size) as f64;
-    // Logits and their gradient; then that and, from the second chunk on, the head's gradient of this
-    // chunk beside the old sum and the new one.
-    let sums = if tokens > rows { 2.0 * head } else { 0.0 };
-    let passing = (2.0 * logits).max(logits + sums) + dx;
+    // Logits become their gradient in place, and the head's gradient is added to in place.
+    let passing = logits + dx;
     Loss { saved: F32 * (head + dx), passing: F32 * passing }
 }
 
@@ -243,5 +241,5 @@ fn backward(c: &Config, s: &Setting) -> f64 {
         Method::Adapters { .. } => 0,
         _ => 2 * h * f,
     };
-    F32 * head(c, s).max((tokens * (7 * f + 4 * h) + weight) as f64)
+    F32 * head(c, s).max((tokens * (3 * f + 4 * h) + weight) as f64)
 }
