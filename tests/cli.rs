@@ -277,3 +277,38 @@ fn perplexity_is_within_a_percent_of_llama_perplexity() {
     let got = answer["perplexity"].as_f64().unwrap();
     assert!((got / LLAMA_PERPLEXITY - 1.0).abs() < 0.01, "{got}, not {LLAMA_PERPLEXITY}");
 }
+
+/// An adapter beside its model generates what the two merged generate, from a folder and from GGUF.
+#[test]
+fn an_adapter_generates_what_its_merge_does() {
+    use puyu_models::format::adapter::{AdapterConfig, save};
+    use puyu_nn::Param;
+    let model = fixtures().join("internlm2");
+    let dir = tempfile::tempdir().unwrap();
+    let config = puyu_models::format::json::read_config(&model.join("config.json")).unwrap();
+    let hidden = config["hidden_size"].as_u64().unwrap() as usize;
+    let param = |part: &str, shape: [usize; 2]| {
+        let name = format!("model.layers.0.attention.wo.{part}.weight");
+        Param::new(&name, puyu::train::normal(3, &name, &shape, 1.0))
+    };
+    let params = [param("lora_A", [4, hidden]), param("lora_B", [hidden, 4])];
+    let rule = AdapterConfig::new("internlm2", 4, 8.0, vec!["layers.0.attention.wo".into()]);
+    save(&dir.path().join("adapter"), &rule, &params).unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (model, adapter) = (model.to_str().unwrap(), path("adapter"));
+    ok(&["merge", model, &adapter, &path("a.gguf"), "--outtype", "f32"]);
+    ok(&["convert", "merge", model, &adapter, &path("folder"), "--outtype", "f32"]);
+    let flags =
+        ["-p", "a b c", "--compute", "exact", "--temp", "0", "-n", "16", "--ignore-eos", "--json"];
+    let generate = |more: &[&str]| -> Vec<u64> {
+        let answer = ok(&[&["generate"], more, &flags[..]].concat());
+        ids(&serde_json::from_str::<Value>(&answer).unwrap()["ids"])
+    };
+    let adapted = generate(&["-m", model, "--adapter", &adapter]);
+    assert_ne!(adapted, generate(&["-m", model]));
+    assert_eq!(adapted, generate(&["-m", &path("a.gguf")]));
+    assert_eq!(adapted, generate(&["-m", &path("folder")]));
+    fails(1, &["generate", "-m", model, "--lora", model, "-p", "a"]);
+    fails(1, &["convert", "merge", model, &adapter, &path("x.gguf"), "--outtype", "q4_0"]);
+    fails(2, &["convert", "merge", model]);
+}

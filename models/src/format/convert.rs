@@ -1,10 +1,11 @@
 //! Whole models from one layout to another: weights, configuration and tokenizer together. Converting
 //! keeps every number unless a dtype is asked for.
 
+use super::atomic::AtomicFile;
 use super::gguf_export::{self, Export};
 use super::hugging_face::{self, write_json};
 use super::recode::fitting;
-use super::{Checkpoint, Metadata, gguf_config, gguf_vocab, tokenizer_files};
+use super::{Checkpoint, Merged, Metadata, Source, gguf_config, gguf_vocab, tokenizer_files};
 use crate::Config;
 use crate::tokenizer::{GgufVocab, Tokenizer};
 use puyu_tensor::{Context, DType, Error, ErrorKind, Result};
@@ -18,6 +19,16 @@ use std::path::Path;
 /// If the checkpoint is no model that puyu runs, or the file cannot be written; an old file of that
 /// name is then left as it was.
 pub fn to_gguf(from: &Checkpoint, path: &Path, dtype: Option<DType>) -> Result<Vec<String>> {
+    to_gguf_with(from, from.source(), path, dtype)
+}
+
+/// [`to_gguf`] with the tensors of `source`.
+fn to_gguf_with(
+    from: &Checkpoint,
+    source: &dyn Source,
+    path: &Path,
+    dtype: Option<DType>,
+) -> Result<Vec<String>> {
     let config = Config::from_json(&from.config()?).context(from.path.display())?;
     let (metadata, mut warnings) = tokenizer_metadata(from, &config)?;
     let stem = from.path.file_stem().unwrap_or_default().to_string_lossy();
@@ -28,7 +39,7 @@ pub fn to_gguf(from: &Checkpoint, path: &Path, dtype: Option<DType>) -> Result<V
         metadata: &metadata,
         rule: &|_, spec| fitting(dtype.unwrap_or(spec.dtype), spec.last()),
     };
-    warnings.extend(gguf_export::save(path, from.source(), &export)?);
+    warnings.extend(gguf_export::save(path, source, &export)?);
     Ok(warnings)
 }
 
@@ -65,6 +76,16 @@ fn tokenizer_metadata(from: &Checkpoint, config: &Config) -> Result<(Metadata, V
 /// # Errors
 /// If the checkpoint is no GGUF file, or no model that puyu runs, or a file cannot be written.
 pub fn to_hugging_face(from: &Checkpoint, folder: &Path, dtype: Option<DType>) -> Result<()> {
+    to_hugging_face_with(from, from.source(), folder, dtype)
+}
+
+/// [`to_hugging_face`] with the tensors of `source`.
+fn to_hugging_face_with(
+    from: &Checkpoint,
+    source: &dyn Source,
+    folder: &Path,
+    dtype: Option<DType>,
+) -> Result<()> {
     let meta = from
         .metadata()
         .ok_or_else(|| Error::invalid(format!("{} is no GGUF file", from.path.display())))?;
@@ -79,10 +100,63 @@ pub fn to_hugging_face(from: &Checkpoint, folder: &Path, dtype: Option<DType>) -
         vocab.eos = Some(end);
         config["eos_token_id"] = json!(end);
     }
-    hugging_face::save(folder, from.source(), &config, dtype)?;
+    hugging_face::save(folder, source, &config, dtype)?;
     write_json(&folder.join("generation_config.json"), &generation(&vocab, &ends))?;
     let model_type = config["model_type"].as_str().unwrap_or_default();
     tokenizer_files::save(folder, &vocab, model_type)
+}
+
+/// Writes a checkpoint with the adapter in `adapter` merged into it: as one GGUF file where `out` ends in
+/// .gguf, else as a folder in Hugging Face layout; gives warnings. With no dtype, floats keep theirs, and
+/// merged block formats become F32.
+///
+/// # Errors
+/// If the adapter does not fit, `out` is the checkpoint itself, or a file cannot be read or written.
+pub fn merge(
+    from: &Checkpoint,
+    adapter: &Path,
+    out: &Path,
+    dtype: Option<DType>,
+) -> Result<Vec<String>> {
+    let same =
+        |a: &Path| a.canonicalize().ok().is_some_and(|a| out.canonicalize().is_ok_and(|o| o == a));
+    if same(&from.path) || from.folder().is_some_and(same) {
+        return Err(Error::invalid(format!(
+            "{} is the model to be merged; name another place to write to",
+            out.display()
+        )));
+    }
+    let merged = Merged::new(from, adapter)?;
+    if out.extension().is_some_and(|e| e == "gguf") {
+        return to_gguf_with(from, &merged, out, dtype);
+    }
+    match from.folder() {
+        None => to_hugging_face_with(from, &merged, out, dtype)?,
+        Some(folder) => {
+            hugging_face::save(out, &merged, &from.config()?, dtype)?;
+            copy_others(folder, out)?;
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Copies what lies beside the weights in a model's folder: tokenizer, template, code, licence.
+fn copy_others(folder: &Path, out: &Path) -> Result<()> {
+    const ENDINGS: [&str; 6] = ["json", "model", "txt", "jinja", "py", "md"];
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let place = || format!("cannot read {}", folder.display());
+    for entry in std::fs::read_dir(folder).context(place())? {
+        let path = entry.context(place())?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let others = ENDINGS.contains(&ending) || name == "LICENSE";
+        if others && path.is_file() && name != "config.json" && !name.ends_with(".index.json") {
+            let mut file = AtomicFile::create(&out.join(name))?;
+            file.write(&std::fs::read(&path).context(path.display())?)?;
+            file.finish()?;
+        }
+    }
+    Ok(())
 }
 
 /// generation_config.json: where texts begin and answers end.

@@ -2,6 +2,7 @@
 //! Opening one reads headers only; tensors are views into the mapped files, made when they are asked
 //! for.
 
+pub mod adapter;
 pub mod atomic;
 mod check;
 mod checkpoint;
@@ -17,6 +18,7 @@ pub mod gguf_vocab;
 pub mod gguf_write;
 pub mod hugging_face;
 pub mod json;
+mod merge;
 pub mod pickle;
 pub mod recode;
 pub mod safetensors;
@@ -28,6 +30,7 @@ mod zip;
 pub use check::check_tensors;
 pub use checkpoint::{Checkpoint, Format, open};
 pub use gguf_meta::Metadata;
+pub use merge::Merged;
 pub use table::{Entry, Stored, Table};
 
 use cursor::quote;

@@ -17,6 +17,9 @@ pub struct ModelArgs {
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
     pub model_flag: Option<String>,
+    /// A folder with a PEFT adapter to run beside the model
+    #[arg(long, visible_alias = "lora", value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// Threads [default: all cores]
     #[arg(short, long, env = "PUYU_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -108,7 +111,8 @@ impl ModelArgs {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         };
-        let engine = Engine::open(&self.path()?, options, &progress);
+        let engine =
+            Engine::open_adapted(&self.path()?, self.adapter.as_deref(), options, &progress);
         bar.finish_and_clear();
         let engine = engine?;
         for warning in &engine.warnings {

@@ -2,24 +2,49 @@
 
 use super::args::dtype;
 use crate::hub;
-use clap::Args;
+use clap::{Args, Subcommand};
 use puyu_models::format::{self, OpenOptions, check_tensors, convert};
 use puyu_tensor::{DType, Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Convert a Hugging Face folder to a GGUF file, or a GGUF file to a folder
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ConvertArgs {
     /// A folder, a .gguf or .safetensors file, or a pulled org/repo[:QUANT]
-    input: String,
+    #[arg(required = true)]
+    input: Option<String>,
     /// What to write: a name ending in .gguf is a file, any other a folder
-    out: PathBuf,
+    #[arg(required = true)]
+    out: Option<PathBuf>,
     /// Type of the matrices: f32, f16 or bf16 [default: as they are; block formats become f32]
     #[arg(long, value_parser = dtype)]
     outtype: Option<DType>,
     /// Refuse weights that are not finite
     #[arg(long)]
     check_tensors: bool,
+    #[command(subcommand)]
+    command: Option<ConvertCommand>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum ConvertCommand {
+    Merge(MergeArgs),
+}
+
+/// Merge an adapter into its model
+#[derive(Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// The model that was adapted: a folder, a file, or a pulled org/repo[:QUANT]
+    #[arg(value_name = "LLM")]
+    model: String,
+    /// The folder of the PEFT adapter
+    adapter: PathBuf,
+    /// What to write: a name ending in .gguf is a file, any other a folder
+    out: PathBuf,
+    /// Type of the matrices: f32, f16 or bf16 [default: as they are; merged block formats become f32]
+    #[arg(long, value_parser = dtype)]
+    outtype: Option<DType>,
 }
 
 /// Write a model as GGUF with its matrices in a block format
@@ -40,29 +65,56 @@ impl ConvertArgs {
     /// # Errors
     /// If the input cannot be read, or the output cannot be written; nothing half-written stays.
     pub fn run(&self) -> Result<()> {
-        if let Some(block) = self.outtype.filter(|d| !d.is_float()) {
-            return Err(Error::invalid(format!(
-                "--outtype {block} is a block format; convert keeps precision, `puyu quantize` writes \
-                 block formats"
-            )));
+        if let Some(ConvertCommand::Merge(merge)) = &self.command {
+            return merge.run();
         }
-        let checkpoint = open(&self.input)?;
+        let (Some(input), Some(out)) = (&self.input, &self.out) else {
+            return Err(Error::invalid("convert needs an input and an output"));
+        };
+        float(self.outtype)?;
+        let checkpoint = open(input)?;
         if self.check_tensors {
             check_tensors(checkpoint.source())?;
         }
-        if self.out.extension().is_some_and(|e| e == "gguf") {
-            return to_gguf(&checkpoint, &self.out, self.outtype);
+        if out.extension().is_some_and(|e| e == "gguf") {
+            return to_gguf(&checkpoint, out, self.outtype);
         }
         if checkpoint.gguf().is_none() {
             return Err(Error::invalid(format!(
                 "{} is no GGUF file, so there is nothing to convert to a folder; name an output that \
                  ends in .gguf",
-                self.input
+                input
             )));
         }
-        convert::to_hugging_face(&checkpoint, &self.out, self.outtype)?;
+        convert::to_hugging_face(&checkpoint, out, self.outtype)?;
+        eprintln!("wrote {}", out.display());
+        Ok(())
+    }
+}
+
+impl MergeArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If the model or the adapter cannot be read, they do not fit, or the output cannot be written.
+    pub fn run(&self) -> Result<()> {
+        float(self.outtype)?;
+        let model = open(&self.model)?;
+        let warnings = convert::merge(&model, &self.adapter, &self.out, self.outtype)?;
+        model.warnings().iter().chain(&warnings).for_each(|w| eprintln!("warning: {w}"));
         eprintln!("wrote {}", self.out.display());
         Ok(())
+    }
+}
+
+/// Refuses block formats.
+fn float(outtype: Option<DType>) -> Result<()> {
+    match outtype.filter(|d| !d.is_float()) {
+        None => Ok(()),
+        Some(block) => Err(Error::invalid(format!(
+            "--outtype {block} is a block format; convert keeps precision, `puyu quantize` writes block \
+             formats"
+        ))),
     }
 }
 

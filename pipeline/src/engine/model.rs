@@ -2,10 +2,11 @@
 
 use super::GenerationConfig;
 use puyu_models::chat_template::{ChatTemplate, Message, RenderOptions};
+use puyu_models::format::adapter::SavedAdapter;
 use puyu_models::format::{self, OpenOptions};
 use puyu_models::tokenizer::Tokenizer;
 use puyu_models::{Config, Model};
-use puyu_nn::Compute;
+use puyu_nn::{Adapter, Compute};
 use puyu_tensor::{Context, DType, Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,19 @@ impl Engine {
         options: LoadOptions,
         progress: &dyn Fn(usize, usize),
     ) -> Result<Self> {
+        Self::open_adapted(path, None, options, progress)
+    }
+
+    /// As [`Engine::open`], with the PEFT adapter in the folder `adapter`.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and if the adapter cannot be read or does not fit.
+    pub fn open_adapted(
+        path: &Path,
+        adapter: Option<&Path>,
+        options: LoadOptions,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Self> {
         let checkpoint = format::open(path, OpenOptions { mmap: options.mmap })?;
         let config = Config::from_json(&checkpoint.config()?).context(path.display())?;
         let tokenizer = match (checkpoint.gguf(), checkpoint.folder()) {
@@ -86,8 +100,15 @@ impl Engine {
         }
         let template = template_of(&tokenizer, &config)?;
         let weights = puyu_models::Stored::new(checkpoint.source(), progress);
-        let loaded =
-            puyu_models::build(&config, &weights, options.weights).context(path.display())?;
+        let names = checkpoint.source().names();
+        let saved =
+            adapter.map(|folder| SavedAdapter::open(folder, &config, &names)).transpose()?;
+        let added = saved.as_ref().map(|a| a as &dyn Adapter);
+        let built = puyu_models::build_adapted(&config, &weights, options.weights, added);
+        let loaded = built.context(path.display()).map_err(|e| match adapter {
+            Some(folder) => e.context(format_args!("with the adapter {}", folder.display())),
+            None => e,
+        })?;
         let weight_bytes = loaded.params.iter().map(|p| p.get().spec().bytes()).sum();
         loaded.pack();
         Ok(Self {
