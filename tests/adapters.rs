@@ -42,7 +42,7 @@ fn write(folder: &Path, base: &Path, config: &AdapterConfig) {
     for name in base.source().names() {
         let Some(path) = name.strip_suffix(".weight") else { continue };
         let Some((rank, _)) = config.rank(path) else { continue };
-        let spec = base.source().spec(name).unwrap();
+        let Some(spec) = base.source().spec(name).filter(|s| s.rank() == 2) else { continue };
         for (part, shape) in [("lora_A", [rank, spec.shape[1]]), ("lora_B", [spec.shape[0], rank])]
         {
             let name = format!("{path}.{part}.weight");
@@ -78,8 +78,10 @@ fn a_merged_adapter_is_the_adapter() {
             let out = folder.path().join(name);
             let checkpoint = opened(&path);
             convert::merge(&checkpoint, folder.path(), &out, Some(DType::F32)).unwrap();
+            // Rounding goes with the size of the logits, which these random models have up to 25.
+            let size = adapted.iter().fold(1.0f32, |most, x| most.max(x.abs()));
             let error = worst(&logits(&out, None).unwrap(), &adapted);
-            assert!(error <= 1e-5, "{base} {name}: off by {error}");
+            assert!(error <= 1e-5 * size, "{base} {name}: off by {error}, logits up to {size}");
         }
     }
 }

@@ -14,8 +14,9 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-/// The two files.
-const CONFIG: &str = "adapter_config.json";
+/// The file that makes a folder an adapter.
+pub const CONFIG: &str = "adapter_config.json";
+/// A and B of each layer.
 const MODEL: &str = "adapter_model.safetensors";
 /// What PEFT puts before the model's own names.
 const PREFIX: &str = "base_model.model.";

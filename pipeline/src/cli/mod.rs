@@ -13,6 +13,7 @@ mod data_world;
 mod dataset;
 mod dataset_check;
 mod dataset_log;
+mod finetune;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -59,6 +60,7 @@ enum Command {
     Merge(convert::MergeArgs),
     Quantize(convert::QuantizeArgs),
     Train(train::TrainArgs),
+    Finetune(finetune::FinetuneArgs),
     Plan(plan::PlanArgs),
     #[command(name = "list-cfg")]
     ListCfg(configs::ListConfigArgs),
@@ -126,6 +128,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Merge(a)) => a.run(),
         Some(Command::Quantize(a)) => a.run(),
         Some(Command::Train(a)) => a.run(),
+        Some(Command::Finetune(a)) => a.run(),
         Some(Command::Plan(a)) => a.run(),
         Some(Command::ListCfg(a)) => a.run(),
         Some(Command::CopyCfg(a)) => a.run(),

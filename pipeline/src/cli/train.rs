@@ -1,12 +1,15 @@
 //! `puyu train`: pretraining from scratch, or going on with a checkpoint, as a TOML config says. What
 //! runs of every kind share, from the flags to what is printed, is here too.
 
-use super::{interrupt, output};
+use super::dataset::with_bar;
+use super::interrupt;
+use crate::data::Progress;
 use crate::plan::matmul_flops;
 use crate::train::config::{ConfigText, Override, StepConfig};
 use crate::train::{Ended, Parts, Prepared, TrainConfig, Trainer, prepare};
 use crate::units::{bytes, decimal};
 use clap::Args;
+use puyu_models::format::adapter;
 use puyu_tensor::{Error, ErrorKind, Result, cpu::pool};
 use serde::de::DeserializeOwned;
 use std::io::IsTerminal;
@@ -49,21 +52,21 @@ impl TrainArgs {
         let (config, text) = self.run.read::<TrainConfig>()?;
         self.run.set_threads(&config.train)?;
         let dir = self.run.dir();
-        let bar = output::bar("tokenizing", 0, "bytes");
-        let progress = &mut |_: &str, done: u64, all: u64| {
-            bar.set_length(all);
-            bar.set_position(done);
-            true
-        };
-        let prepared = prepare(&config, text, &dir, progress);
-        bar.finish_and_clear();
-        let Prepared { parts, data, valid } = prepared?;
-        eprint!("data\n{data}");
-        if let Some(valid) = valid {
-            eprint!("validation data\n{valid}");
-        }
-        self.run.train(parts)
+        self.run.train(reading(|progress| prepare(&config, text, &dir, progress))?)
     }
+}
+
+/// Runs `prepare` with a progress bar, and says what it found in the data.
+///
+/// # Errors
+/// Those of `prepare`.
+pub fn reading(prepare: impl FnOnce(Progress) -> Result<Prepared>) -> Result<Parts> {
+    let Prepared { parts, data, valid } = with_bar(prepare)?;
+    eprint!("data\n{data}");
+    if let Some(valid) = valid {
+        eprint!("validation data\n{valid}");
+    }
+    Ok(parts)
 }
 
 impl RunArgs {
@@ -121,7 +124,11 @@ impl RunArgs {
         let path = trainer.checkpoint_path(trainer.step());
         match ended {
             Ended::Finished => {
-                eprintln!("done: try `puyu generate -m {}`", path.display());
+                let run = match path.join(adapter::CONFIG).is_file() {
+                    true => "-m MODEL --adapter",
+                    false => "-m",
+                };
+                eprintln!("done: try `puyu generate {run} {}`", path.display());
                 Ok(())
             }
             Ended::Stopped => {

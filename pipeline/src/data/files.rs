@@ -39,7 +39,7 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Whether `name` is what `pattern` says: `*` stands for any bytes, `?` for one.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     // Where to go on when the last `*` has to stand for one byte more.
     let mut retry = None;

@@ -24,6 +24,7 @@ pub use batch::{Batch, IGNORE};
 pub use build::Progress;
 pub use config::{DataConfig, Format, Kind, OnError, Pack, SourceConfig, Split, ValidConfig};
 pub use dataset::Dataset;
+pub(crate) use files::matches;
 pub use records::{Item, Layout, MAX_RECORD, PIECE, Record, Records};
 pub use report::{DataReport, Found, SourceReport};
 pub use sampler::{Order, Sampler, permute};

@@ -48,6 +48,23 @@ impl Weights for FirstWeights {
 /// Normal numbers of deviation `deviation` around zero, by Box and Muller (1958): for two uniform u, v,
 /// √(−2 ln u)·cos 2πv.
 pub fn normal(seed: u64, name: &str, shape: &[usize], deviation: f64) -> Tensor {
+    numbers(seed, name, shape, |u, v| {
+        deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    })
+}
+
+/// Uniform numbers from `-bound` to `bound`.
+pub fn uniform(seed: u64, name: &str, shape: &[usize], bound: f64) -> Tensor {
+    numbers(seed, name, shape, |u, _| bound * (2.0 * u - 1.0))
+}
+
+/// A tensor of what `number` makes of two uniform numbers in (0, 1].
+fn numbers(
+    seed: u64,
+    name: &str,
+    shape: &[usize],
+    number: impl Fn(f64, f64) -> f64 + Sync,
+) -> Tensor {
     // FNV-1a over the name, then mixed with the seed.
     let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
     let key = mix(name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) ^ mix(seed));
@@ -55,16 +72,15 @@ pub fn normal(seed: u64, name: &str, shape: &[usize], deviation: f64) -> Tensor 
     par_rows(&mut values, 1, 1 << 12, |first, values| {
         for (i, value) in values.iter_mut().enumerate() {
             let place = 2 * (first + i) as u64;
-            let [u, v] = [place, place + 1].map(|p| uniform(mix(key.wrapping_add(p))));
-            let turn = (std::f64::consts::TAU * v).cos();
-            *value = (deviation * (-2.0 * u.ln()).sqrt() * turn) as f32;
+            let [u, v] = [place, place + 1].map(|p| unit(mix(key.wrapping_add(p))));
+            *value = number(u, v) as f32;
         }
     });
     Tensor::new(&values, shape)
 }
 
 /// A number in (0, 1] from the upper 53 bits.
-fn uniform(bits: u64) -> f64 {
+fn unit(bits: u64) -> f64 {
     ((bits >> 11) + 1) as f64 / (1u64 << 53) as f64
 }
 

@@ -5,12 +5,12 @@ use super::init::FirstWeights;
 use super::monitor::About;
 use super::trainer::{Export, Parts};
 use super::vocabulary::Vocabulary;
-use super::{Forward, Learner, NextToken};
+use super::{Forward, Learner, NextToken, Objective};
 use crate::data::{DataReport, Dataset, Kind, Progress};
 use crate::hub;
 use crate::plan::train_flops;
 use puyu_models::format::{self, OpenOptions, Source, hugging_face};
-use puyu_models::{Config, Loaded, Stored, build};
+use puyu_models::{Config, Loaded, Model, Stored, build};
 use puyu_nn::{AdamW, Param};
 use puyu_tensor::ops::Scaling;
 use puyu_tensor::{Context, DType, Error, Result, Spec, Tensor};
@@ -36,6 +36,20 @@ pub struct Start {
     pub config: Value,
 }
 
+/// What a kind of training decides itself.
+pub struct Recipe {
+    /// The model.
+    pub model: Box<dyn Model>,
+    /// The parameters that move.
+    pub trained: Vec<Param>,
+    /// What the trained matrices are computed with.
+    pub dtype: DType,
+    /// What is made small.
+    pub objective: Box<dyn Objective>,
+    /// What a checkpoint holds of the model.
+    pub export: Export,
+}
+
 /// The parts of a pretraining run that `config` describes, in the work folder `dir`; `text` is the
 /// config as it is in force. `progress` is told how far reading the data is.
 ///
@@ -47,25 +61,51 @@ pub fn prepare(
     dir: &Path,
     progress: Progress,
 ) -> Result<Prepared> {
+    let fits = |kind| match kind {
+        Kind::Preference => Err(Error::invalid(
+            "[data] holds preference pairs, which `puyu finetune` learns from; `puyu train` takes texts \
+             and conversations",
+        )),
+        _ => Ok(()),
+    };
+    let make = &|vocabulary: &Arc<Vocabulary>| -> Result<Recipe> {
+        let start = start(&config.model, vocabulary, config.data.seq_len, config.train.seed)?;
+        let Start { loaded: Loaded { model, params }, config: shape } = start;
+        Ok(Recipe {
+            model,
+            dtype: config.model.dtype.into(),
+            objective: Box::new(NextToken),
+            export: full_model(params.clone(), shape, vocabulary.clone()),
+            trained: params,
+        })
+    };
+    assemble(config, text, dir, progress, &fits, make)
+}
+
+/// The parts of a run of any kind: `fits` says whether it learns from data of a kind, `make` makes its
+/// model once the tokenizer and the data are in order.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn assemble(
+    config: &TrainConfig,
+    text: String,
+    dir: &Path,
+    progress: Progress,
+    fits: &dyn Fn(Kind) -> Result<()>,
+    make: &dyn Fn(&Arc<Vocabulary>) -> Result<Recipe>,
+) -> Result<Prepared> {
     config.check()?;
     let vocabulary = Arc::new(Vocabulary::open(&config.tokenizer, &config.model)?);
     let template = vocabulary.template()?;
     let tokenizer = &vocabulary.tokenizer;
     let (data, report) = Dataset::open(&config.data, tokenizer, Some(&template), progress)?;
-    if data.kind() == Kind::Preference {
-        return Err(Error::invalid(
-            "[data] holds preference pairs, which `puyu finetune` learns from; `puyu train` takes texts \
-             and conversations",
-        ));
-    }
+    fits(data.kind())?;
     let measured = config.data.validation();
     let measured = measured.map(|c| Dataset::open(&c, tokenizer, Some(&template), progress));
     let (valid, valid_report) = measured.transpose()?.unzip();
-    let start = start(&config.model, &vocabulary, config.data.seq_len, config.train.seed)?;
-    let Start { loaded: Loaded { model, params }, config: shape } = start;
-    let dtype = DType::from(config.model.dtype);
-    let export = full_model(params.clone(), shape, vocabulary.clone());
-    let optimizer = AdamW::new(config.optimizer.options(dtype), params)?;
+    let Recipe { model, trained, dtype, objective, export } = make(&vocabulary)?;
+    let optimizer = AdamW::new(config.optimizer.options(dtype), trained)?;
     let about = About {
         title: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config: text,
@@ -78,7 +118,7 @@ pub fn prepare(
     let checkpointed = config.model.checkpointed.of(model.config().layers);
     let learner = Learner {
         forward: Forward { model: model.into(), checkpointed },
-        objective: Box::new(NextToken),
+        objective,
         optimizer,
         schedule: config.schedule.schedule(config.train.steps, config.optimizer.lr)?,
         clip: config.optimizer.clip,
@@ -136,7 +176,7 @@ pub fn start(
     Ok(Start { loaded, config: json })
 }
 
-fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
+pub(crate) fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
     if vocab > shape.vocab_size {
         return Err(Error::invalid(format!(
             "the tokenizer has {vocab} tokens, but the model's embedding only {} rows; they do not \
