@@ -37,7 +37,7 @@ struct Attention {
 /// often give v a larger type).
 enum Qkv {
     Fused(Linear),
-    Split([Linear; 3]),
+    Split(Box<[Linear; 3]>),
 }
 
 struct FeedForward {
@@ -104,11 +104,11 @@ impl Attention {
     fn new(c: &Config, vars: &Vars) -> Self {
         let linear = |name, out| vars.at(name).linear(c.hidden_size, out, c.qkv_bias);
         let wqkv = match vars.has("wq.weight") {
-            true => Qkv::Split([
+            true => Qkv::Split(Box::new([
                 linear("wq", c.q_size()),
                 linear("wk", c.kv_size()),
                 linear("wv", c.kv_size()),
-            ]),
+            ])),
             false => Qkv::Fused(linear("wqkv", c.q_size() + 2 * c.kv_size())),
         };
         Self {
@@ -133,7 +133,8 @@ impl Attention {
                     qkv.narrow(2, r + 1, 1).reshape([t, groups, d]),
                 ]
             }
-            Qkv::Split([wq, wk, wv]) => {
+            Qkv::Split(apart) => {
+                let [wq, wk, wv] = &**apart;
                 project(x, [wq, wk, wv], ctx).map(|y| y.reshape([t, y.dim(-1) / d, d]))
             }
         };
