@@ -6,7 +6,7 @@ use puyu_models::{Config, Loaded, Stored, build_adapted, format};
 use puyu_nn::{AdamW, Adapter, Curve, Param, Schedule, Weights, lora_delta};
 use puyu_tensor::{DType, Result, Tensor, no_grad, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const TEXT: &str = "zh/song_ci.txt";
 
@@ -84,7 +84,7 @@ fn each(test: impl Fn(&TrainGolden, &PathBuf)) {
 }
 
 /// The first rows of the text, whatever offset the full run has.
-fn from_zero(golden: &TrainGolden, text: &PathBuf, step: usize) -> puyu::data::Batch {
+fn from_zero(golden: &TrainGolden, text: &Path, step: usize) -> puyu::data::Batch {
     let mut json = golden.json.clone();
     json["offset"] = 0.into();
     let golden = TrainGolden { folder: golden.folder.clone(), json };
