@@ -8,12 +8,12 @@ use puyu_models::Loaded;
 use puyu_nn::{AdamW, AdamWOptions, Curve, Schedule};
 use puyu_tensor::{DType, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
-use std::path::PathBuf;
+use std::path::Path;
 
 const TEXT: &str = "en/tinyshakespeare.txt";
 
 /// Runs `test` on every golden folder with its text.
-fn each(test: impl Fn(&TrainGolden, &PathBuf)) {
+fn each(test: impl Fn(&TrainGolden, &Path)) {
     let Some(text) = train_data(TEXT) else { return };
     for golden in train_goldens() {
         eprintln!("{}", golden.folder.display());
@@ -43,7 +43,7 @@ fn learner(golden: &TrainGolden, dtype: DType, checkpointed: usize) -> Learner {
 }
 
 /// The batch of one step in `parts` micro-batches.
-fn batches(golden: &TrainGolden, text: &PathBuf, step: usize, parts: usize) -> Vec<Batch> {
+fn batches(golden: &TrainGolden, text: &Path, step: usize, parts: usize) -> Vec<Batch> {
     let rows = golden.number(&["batch"]);
     let part = rows / parts;
     (0..parts).map(|i| golden.rows(text, step, i * part..(i + 1) * part)).collect()

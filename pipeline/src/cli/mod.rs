@@ -78,12 +78,13 @@ enum Command {
 
 /// What `puyu` says when it is started without a command.
 const HELLO: &str = "\
-puyu runs InternLM and Llama models on any CPU.
+puyu runs and trains InternLM and Llama models on any CPU.
 
   Get a model:    puyu pull internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
   or use a file:  puyu chat --model SmolLM2-135M-Instruct.Q4_1.gguf
   Talk to it:     puyu chat internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
   What you have:  puyu list
+  Train one:      puyu list-cfg, puyu train nano
   All commands:   puyu --help
 ";
 

@@ -107,7 +107,7 @@ impl PlanArgs {
         let path = Path::new(&self.what);
         let is_config = path.extension().is_some_and(|e| e == "toml") && path.is_file();
         let mut planned = match is_config || Shipped::find(&self.what).is_some() && !path.exists() {
-            true => self.from_config()?,
+            true => self.by_config()?,
             false => Planned::of(Config::from_json(&shape(&self.what)?).context(&self.what)?),
         };
         let s = &mut planned.setting;
@@ -118,7 +118,7 @@ impl PlanArgs {
         Ok(planned)
     }
 
-    fn from_config(&self) -> Result<Planned> {
+    fn by_config(&self) -> Result<Planned> {
         let (c, _) =
             ConfigText::open(Path::new(&self.what))?.parse::<TrainConfig>(&self.cfg_options)?;
         c.check()?;

@@ -192,7 +192,9 @@ fn ticks(range: (f64, f64), n: usize) -> Vec<f64> {
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= rough);
     let step = step.unwrap_or(rough);
-    let (first, last) = ((range.0 / step).ceil() as i64, (range.1 / step).floor() as i64);
+    // An end that is a multiple of the step but for rounding has its tick.
+    let (first, last) = (range.0 / step - 1e-9, range.1 / step + 1e-9);
+    let (first, last) = (first.ceil() as i64, last.floor() as i64);
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
