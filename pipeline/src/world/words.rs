@@ -46,7 +46,7 @@ const NAMES_ZH: [&str; PEOPLE] = [
     "欣然", "诗涵", "慧敏", "月华",
 ];
 
-/// A person, by number below [`PEOPLE`].
+/// A person, by number below `PEOPLE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Person(pub usize);
 
