@@ -385,3 +385,45 @@ unsafe fn scales<const F: u8>(w: *const u8, s: usize, part: usize, h: usize) -> 
         }
     }
 }
+
+/// See [`super::Isa::decode_panel`].
+///
+/// # Safety
+/// The CPU has the features, and lengths fit as `Isa::decode_panel` checks.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn decode_panel(dtype: DType, panel: &[u8], out: &mut [f32]) {
+    // SAFETY: the caller's promises are passed on.
+    unsafe { with_format!(dtype, decode(panel, out)) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn decode<const F: u8>(panel: &[u8], out: &mut [f32]) {
+    let format = const { format(F) };
+    let bias = _mm256_set1_epi32(if F == Q8_0 { 0 } else { format.bias });
+    let (groups, _) = out.as_chunks_mut::<{ 4 * LANES }>();
+    for (i, out) in groups.iter_mut().enumerate() {
+        let (s, g) = (i / 8 % format.subs, i % 8);
+        let w = panel[i / (8 * format.subs) * format.bytes..][..format.bytes].as_ptr();
+        let part = if F == Q6K { g / 4 } else { 0 };
+        for h in 0..2 {
+            // SAFETY: `w` points at a whole block of the panel.
+            let (q, (scale, offset)) =
+                unsafe { (codes::<F>(w, s, g, h), scales::<F>(w, s, part, h)) };
+            for (j, out) in out.chunks_exact_mut(LANES).enumerate() {
+                // Byte j of each dword, with its sign where it has one.
+                let high = _mm256_sll_epi32(q, _mm_cvtsi32_si128(24 - 8 * j as i32));
+                let code = match F {
+                    Q8_0 => _mm256_srai_epi32(high, 24),
+                    _ => _mm256_srli_epi32(high, 24),
+                };
+                let code = _mm256_cvtepi32_ps(_mm256_sub_epi32(code, bias));
+                let mut v = _mm256_mul_ps(scale, code);
+                if format.offset {
+                    v = _mm256_add_ps(v, offset);
+                }
+                // SAFETY: eight of the row's sixteen floats begin there.
+                unsafe { _mm256_storeu_ps(out[8 * h..][..8].as_mut_ptr(), v) };
+            }
+        }
+    }
+}

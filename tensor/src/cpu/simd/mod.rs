@@ -311,6 +311,11 @@ impl Isa {
             Kind::Avx512 if dtype.has_integer_codes() => unsafe {
                 avx512_i8::decode_panel(dtype, panel, out)
             },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 if dtype.has_integer_codes() => unsafe {
+                avx2::decode_panel(dtype, panel, out)
+            },
             _ => portable::decode_panel(dtype, panel, out),
         }
     }
