@@ -189,10 +189,10 @@ fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
 /// About `n` round numbers within `range`: multiples of 1, 2 or 5 times a power of ten.
 fn ticks(range: (f64, f64), n: usize) -> Vec<f64> {
     let rough = (range.1 - range.0) / n as f64;
+    // Rounding neither makes a step larger nor takes the tick at an end away.
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= rough);
+    let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= rough * (1.0 - 1e-9));
     let step = step.unwrap_or(rough);
-    // An end that is a multiple of the step but for rounding has its tick.
     let (first, last) = (range.0 / step - 1e-9, range.1 / step + 1e-9);
     let (first, last) = (first.ceil() as i64, last.floor() as i64);
     (first..=last).map(|i| i as f64 * step).collect()
