@@ -109,7 +109,12 @@ impl Left<'_> {
         }
         copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
         if self.row == 1 && self.step != 1 {
-            pack_tiles(data, self.step, rows.len(), tile, len, copy);
+            match tile {
+                4 => pack_tiles::<4>(data, self.step, rows.len(), len, copy),
+                6 => pack_tiles::<6>(data, self.step, rows.len(), len, copy),
+                12 => pack_tiles::<12>(data, self.step, rows.len(), len, copy),
+                _ => unreachable!("no kernel takes {tile} rows at once"),
+            }
             return Block { data: copy, tile: tile * len, row: 1, step: tile };
         }
         for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
@@ -125,18 +130,21 @@ impl Left<'_> {
     }
 }
 
-/// Rows that lie side by side, element (i, k) at `i + k · step`, as `[tile][k][tile rows]`.
-fn pack_tiles(x: &[f32], step: usize, rows: usize, tile: usize, len: usize, out: &mut [f32]) {
+/// Rows that lie side by side, element (i, k) at `i + k · step`, as `[tile][k][TILE]`.
+fn pack_tiles<const TILE: usize>(x: &[f32], step: usize, rows: usize, len: usize, out: &mut [f32]) {
     /// Values of k whose pieces stay in the first-level cache while the tiles pass by.
     const FEW: usize = 16;
     for k0 in (0..len).step_by(FEW) {
         let ks = k0..(k0 + FEW).min(len);
-        for (t, out) in out.chunks_exact_mut(tile * len).enumerate() {
-            let first = t * tile;
-            let count = tile.min(rows - first);
-            for k in ks.clone() {
-                let from = &x[k * step + first..][..count];
-                out[k * tile..][..count].copy_from_slice(from);
+        for (t, out) in out.chunks_exact_mut(TILE * len).enumerate() {
+            let first = t * TILE;
+            let count = TILE.min(rows - first);
+            for (k, to) in ks.clone().zip(&mut out.as_chunks_mut::<TILE>().0[ks.clone()]) {
+                let from = &x[k * step + first..];
+                match from.first_chunk::<TILE>() {
+                    Some(from) if count == TILE => *to = *from,
+                    _ => to[..count].copy_from_slice(&from[..count]),
+                }
             }
         }
     }
