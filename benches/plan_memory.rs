@@ -58,7 +58,7 @@ impl Shape {
     /// Trains three steps in this process, and prints its peak memory in bytes.
     fn train(&self) {
         let c = self.config();
-        let first = FirstWeights { seed: 1, layers: c.layers };
+        let first = FirstWeights { seed: 1, layers: c.layers, deviation: 0.02 };
         let loaded = build(&c, &first, Some(DType::F32)).expect("a new model");
         let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         let dtype = if self.method == Method::FullBf16 { DType::BF16 } else { DType::F32 };

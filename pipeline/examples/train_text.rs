@@ -25,7 +25,8 @@ pub fn train(text: &[u8], steps: u64) -> Result<(Vec<f64>, String)> {
     let config = Config::from_json(&serde_json::json!({ "model_type": "llama", "vocab_size": 256,
         "hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
         "intermediate_size": 384 }))?;
-    let model = build(&config, &FirstWeights { seed: 1, layers: 4 }, Some(DType::F32))?;
+    let first = FirstWeights { seed: 1, layers: 4, deviation: 0.09 };
+    let model = build(&config, &first, Some(DType::F32))?;
     let adamw = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let (curve, warmup) = (Curve::Cosine, steps / 10);
     let mut learner = Learner {

@@ -1,7 +1,7 @@
 //! From a config to the parts of a run: tokenizer, data, model, optimizer.
 
 use super::config::{ModelConfig, TrainConfig};
-use super::init::FirstWeights;
+use super::init::{FirstWeights, first_deviation};
 use super::monitor::About;
 use super::trainer::{Export, Parts};
 use super::vocabulary::Vocabulary;
@@ -162,7 +162,9 @@ pub fn start(
         }
         let shape = Config::from_json(&json).context("[model]")?;
         fits(&shape, vocab, seq_len)?;
-        let first = FirstWeights { seed, layers: shape.layers };
+        let deviation = config.initializer_range;
+        let deviation = deviation.unwrap_or_else(|| first_deviation(shape.hidden_size));
+        let first = FirstWeights { seed, layers: shape.layers, deviation };
         let loaded = build(&shape, &first, Some(DType::F32))?;
         return Ok(Start { loaded, config: json });
     };

@@ -48,6 +48,9 @@ pub struct ModelConfig {
     /// The head is the embedding; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tie_word_embeddings: Option<bool>,
+    /// Deviation of the first weights; absent: 0.02, or 1/√hidden_size where that is larger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
     /// Biases in attention, as InternLM-1 has them; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<bool>,
@@ -126,6 +129,13 @@ impl ModelConfig {
         {
             return Err(Error::invalid(format!(
                 "model.checkpointed is {share}, expected a number of layers, or a share from 0.0 to 1.0"
+            )));
+        }
+        if let Some(range) = self.initializer_range
+            && !(range > 0.0 && range < 10.0)
+        {
+            return Err(Error::invalid(format!(
+                "model.initializer_range is {range}, expected a number above 0 and below 10"
             )));
         }
         let shape = self.shape_fields();
