@@ -8,8 +8,10 @@ use puyu_nn::{Ctx, Param};
 use puyu_tensor::{DType, Result, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
-/// A loss this many times the running mean is a spike (InternEvo's `loss_spike_limit`).
+/// A loss this many times the running mean is a spike (InternEvo's `loss_spike_limit`) ...
 const SPIKE: f64 = 1.5;
+/// ... if it is also this many deviations above it: low losses of small batches scatter.
+const DEVIATIONS: f64 = 5.0;
 /// The running mean's share of a new loss.
 const NEW: f64 = 0.05;
 /// Losses before the mean says anything.
@@ -24,6 +26,9 @@ pub struct Guard {
     pub in_a_row: u64,
     /// Running mean of the losses.
     mean: f64,
+    /// Running mean of the squared distances from it.
+    #[serde(default)]
+    variance: f64,
     /// Losses in it.
     seen: u64,
 }
@@ -32,9 +37,17 @@ impl Guard {
     /// Takes note of a loss that was learnt from; says so if it is a spike.
     pub fn good(&mut self, loss: f64) -> Option<String> {
         self.in_a_row = 0;
-        let spike = self.seen >= SETTLED && loss > SPIKE * self.mean;
+        let above = loss - self.mean;
+        let rare = above > DEVIATIONS * self.variance.sqrt();
+        let spike = self.seen >= SETTLED && loss > SPIKE * self.mean && rare;
         let text = format!("loss spike: {loss:.4}, after a running mean of {:.4}", self.mean);
-        self.mean = if self.seen == 0 { loss } else { self.mean + NEW * (loss - self.mean) };
+        match self.seen {
+            0 => self.mean = loss,
+            _ => {
+                self.mean += NEW * above;
+                self.variance += NEW * (above * above - self.variance);
+            }
+        }
         self.seen += 1;
         spike.then_some(text)
     }
@@ -119,6 +132,9 @@ mod tests {
         assert!(guard.good(3.2).unwrap().contains("3.2"));
         let mut guard = Guard::default();
         assert!((0..200).all(|i| guard.good(1.0 + 0.01 * f64::from(i)).is_none()));
+        // Low losses that scatter: half of them are 1.55 times the mean.
+        let mut guard = Guard::default();
+        assert!((0..200).all(|i| guard.good([0.2, 0.7][i % 2]).is_none()));
     }
 
     #[test]
