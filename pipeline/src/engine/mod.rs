@@ -1,5 +1,6 @@
 //! A model ready to generate: weights, tokenizer, template, cache, sampler.
 
+mod batch;
 mod generate;
 mod generation_config;
 mod model;
@@ -7,6 +8,7 @@ mod sampler;
 mod session;
 mod stop;
 
+pub use batch::greedy;
 pub use generate::{Finish, Generated, Limits, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{Engine, LoadOptions};

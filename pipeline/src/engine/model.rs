@@ -140,13 +140,27 @@ impl Engine {
     /// # Errors
     /// If the model has no chat template, or it refuses the messages.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.encode_chat_with(messages, None)
+    }
+
+    /// As [`Engine::encode_chat`], with descriptions of the `tools` on offer, as OpenAI's interface has
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Engine::encode_chat`].
+    pub fn encode_chat_with(
+        &self,
+        messages: &[Message],
+        tools: Option<&serde_json::Value>,
+    ) -> Result<Vec<u32>> {
         let template = self.template.as_ref().ok_or_else(|| {
             Error::unsupported(format!(
                 "{} has no chat template, so it cannot chat; use `puyu generate`",
                 self.path.display()
             ))
         })?;
-        let options = RenderOptions::new(&self.tokenizer, true);
+        let options =
+            RenderOptions { tools: tools.cloned(), ..RenderOptions::new(&self.tokenizer, true) };
         let parts = template.render(messages, &options)?;
         let text = parts.first().map_or("", |p| p.text());
         let bos = self.tokenizer.bos().map(|id| self.tokenizer.token_text(id));

@@ -127,7 +127,7 @@ fn penalize(s: &Sampling, logits: &mut [f32], history: &[u32]) {
 }
 
 /// The first of the largest logits.
-fn argmax(logits: &[f32]) -> u32 {
+pub(super) fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, &l) in logits.iter().enumerate() {
         if l > logits[best] {

@@ -15,4 +15,4 @@ pub use config::{FinetuneConfig, LoraConfig, Method, MethodConfig};
 pub use dpo::{Dpo, DpoLoss, Reference};
 pub use orpo::Orpo;
 pub use reward::{Ranking, Reward};
-pub use setup::prepare;
+pub use setup::{FirstAdapter, prepare};

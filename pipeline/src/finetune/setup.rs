@@ -137,9 +137,11 @@ fn objective(config: &MethodConfig, reference: Reference) -> Box<dyn Objective> 
 
 /// A new adapter: A as PEFT begins it (uniform within ±1/√in, He et al. 2015 with a = √5), B zeros, so
 /// that the model begins as it was.
-struct FirstAdapter<'a> {
-    config: &'a AdapterConfig,
-    seed: u64,
+pub struct FirstAdapter<'a> {
+    /// Which layers have one, and of what rank.
+    pub config: &'a AdapterConfig,
+    /// Seed of all numbers.
+    pub seed: u64,
 }
 
 impl Weights for FirstAdapter<'_> {
