@@ -1,10 +1,14 @@
 //! The files of the world that puyu is trained on: no test fact and no test wording in training, the same
 //! bytes for any number of threads, wrong answers that are wrong, and sentences that read well.
 
+use puyu::engine::{Engine, Limits, LoadOptions, Sampling, Session, generate, greedy};
 use puyu::world::{
-    Card, Form, Kind, Lang, Options, Split, baseline, expand, score, wordings, write,
+    Card, Form, Kind, Lang, Options, Question, Split, baseline, exam, expand, score, wordings,
+    write,
 };
 use puyu_models::chat_template::{CHATML, ChatTemplate, Message, RenderOptions};
+use puyu_nn::Compute;
+use puyu_tensor::DType;
 use puyu_tests::world::each;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -233,4 +237,78 @@ fn what_cannot_be_written_is_said() {
     std::fs::write(folder.path().join("sft.jsonl"), "{\"messages\": []}\nnot json\n").unwrap();
     let error = baseline::baselines(folder.path()).unwrap_err();
     assert!(error.to_string().contains("sft.jsonl:2"), "{error}");
+}
+
+/// An exam counts what `score` says, and knows calls and "I don't know" apart.
+#[test]
+fn an_exam_counts_answers_by_kind() {
+    let question = |kind: Kind, lang: &str, accepted: &str, tools: bool| Question {
+        id: "1".into(),
+        kind,
+        form: "Where".into(),
+        lang: lang.into(),
+        messages: vec![Message::new("user", "?")],
+        tools: tools.then(|| Value::Array(vec![])),
+        accepted: vec![accepted.into()],
+    };
+    let call = r#"{"name": "calculator", "parameters": {"expression": "1 + 2"}}"#;
+    let calls = format!("<|action_start|><|plugin|>\n{call}<|action_end|>");
+    let mut report = exam::Report::default();
+    for (kind, lang, accepted, tools, said, right) in [
+        (Kind::Lookup, "en", "in the hall", false, "The hall.", true),
+        (Kind::Lookup, "zh", "厨房", false, "我不知道。", false),
+        (Kind::Unknown, "en", "I don't know.", false, "I don't know.", true),
+        (Kind::Unknown, "en", "I don't know.", false, "in the zoo", false),
+        (Kind::Tool, "en", call, true, &calls, true),
+        (Kind::Tool, "zh", call, true, "3", false),
+        (Kind::Tool, "zh", "3", true, "3", true),
+        (Kind::Tool, "zh", "3", true, &calls, false),
+    ] {
+        let answer = report.add(&question(kind, lang, accepted, tools), said.to_owned());
+        assert_eq!(answer.right, right, "{said} for {accepted}");
+    }
+    let count = |right, of| exam::Count { right, of };
+    assert_eq!(report.kind("lookup"), count(1, 2));
+    assert_eq!(report.kind("tool"), count(2, 4));
+    assert_eq!((report.unknown_said, report.unknown_asked), (count(1, 2), count(1, 2)));
+    assert_eq!((report.calls, report.no_calls), (count(1, 2), count(1, 2)));
+    assert!((report.mean() - 0.5).abs() < 1e-12);
+    let shown = report.to_string();
+    assert!(shown.contains("| lookup | 2 | 100.0 % | 0.0 % | 50.0 % |"), "{shown}");
+}
+
+/// Sequences decoded together, in and out of turn, are those decoded alone, to the bit.
+#[test]
+fn answers_given_together_are_those_given_alone() {
+    let options = LoadOptions { compute: Compute::Exact, cache: DType::F32, ..Default::default() };
+    let model = puyu_tests::fixtures().join("internlm2");
+    let engine = Engine::open(&model, options, &|_, _| ()).unwrap();
+    let prompt = |i: u32| (0..1 + i % 7).map(|k| 20 + (i * 31 + k * 17) % 200).collect();
+    let prompts: Vec<Vec<u32>> = (0..20).map(prompt).collect();
+    let mut together = vec![None; prompts.len()];
+    greedy(&engine, &prompts, 12, &mut |i, ids| {
+        together[i] = Some(ids.to_vec());
+        true
+    })
+    .unwrap();
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    for (ids, found) in prompts.iter().zip(&together) {
+        let mut session = Session::new(&engine, 64).unwrap();
+        let limits = Limits { max_tokens: 12, ..Limits::default() };
+        let alone = generate(&mut session, ids, &sampling, &limits, &mut |_| true).unwrap();
+        let ends = |id: &&u32| !engine.generation.eos.contains(id);
+        let alone: Vec<u32> = alone.ids.iter().take_while(ends).copied().collect();
+        assert_eq!(found.as_ref(), Some(&alone));
+    }
+    assert!(greedy(&engine, &[vec![]], 4, &mut |_, _| true).is_err());
+    assert!(greedy(&engine, &prompts, 4, &mut |_, _| false).is_err());
+}
+
+#[test]
+fn an_exam_over_a_broken_file_names_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("q.jsonl");
+    std::fs::write(&path, "{\"id\": \"1\"}\n").unwrap();
+    let error = Question::read(&path).unwrap_err().to_string();
+    assert!(error.contains("q.jsonl:1 is not a record of a world"), "{error}");
 }

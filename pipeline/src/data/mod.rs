@@ -18,6 +18,7 @@ mod records;
 mod report;
 mod sample;
 mod sampler;
+mod text;
 mod tokens;
 
 pub use batch::{Batch, IGNORE};
@@ -28,3 +29,4 @@ pub(crate) use files::matches;
 pub use records::{Item, Layout, MAX_RECORD, PIECE, Record, Records};
 pub use report::{DataReport, Found, SourceReport};
 pub use sampler::{Order, Sampler, permute};
+pub use text::each_text;

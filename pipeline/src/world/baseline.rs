@@ -4,12 +4,12 @@
 //! itself, which no other constant answer beats.
 
 use super::problem::Kind;
+use super::question::{Question, lines};
 use super::score::{normalized, score};
-use puyu_tensor::{Context, Error, Result};
+use puyu_models::chat_template::Message;
+use puyu_tensor::Result;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// Right answers of each baseline for one kind in one language.
@@ -70,11 +70,7 @@ pub fn baselines(folder: &Path) -> Result<Table> {
         index.add(record);
         Some(())
     })?;
-    let mut tests = Vec::new();
-    lines(&folder.join("answer_test.jsonl"), |record| {
-        tests.push(Test::of(record)?);
-        Some(())
-    })?;
+    let tests = Question::read(&folder.join("answer_test.jsonl"))?;
     let mut counts: HashMap<(Kind, &str, String), usize> = HashMap::new();
     for test in &tests {
         *counts
@@ -85,7 +81,7 @@ pub fn baselines(folder: &Path) -> Result<Table> {
     for test in &tests {
         let row = table.rows.entry((test.kind.name().to_owned(), test.lang.clone())).or_default();
         row.questions += 1;
-        let answer = index.nearest(&test.question);
+        let answer = index.nearest(&heard(&test.messages));
         row.nearest += usize::from(answer.is_some_and(|a| score(test.kind, &test.accepted, a)));
     }
     for ((kind, lang, _), n) in counts {
@@ -95,60 +91,20 @@ pub fn baselines(folder: &Path) -> Result<Table> {
     Ok(table)
 }
 
-/// A question of `answer_test.jsonl`.
-struct Test {
-    kind: Kind,
-    lang: String,
-    question: String,
-    accepted: Vec<String>,
-}
-
-impl Test {
-    fn of(record: &Value) -> Option<Self> {
-        let accepted =
-            record["answers"].as_array()?.iter().filter_map(|a| Some(a.as_str()?.to_owned()));
-        let accepted: Vec<String> = accepted.collect();
-        accepted.first()?;
-        Some(Self {
-            kind: Kind::of(record["kind"].as_str()?)?,
-            lang: record["lang"].as_str()?.to_owned(),
-            question: asked(record["messages"].as_array()?),
-            accepted,
-        })
-    }
-}
-
-/// Calls `take` with every line of a JSON lines file.
-fn lines(path: &Path, mut take: impl FnMut(&Value) -> Option<()>) -> Result<()> {
-    let place = || format!("cannot read {}", path.display());
-    let file = BufReader::new(File::open(path).context(place())?);
-    for (number, line) in (1..).zip(file.lines()) {
-        let line = line.context(place())?;
-        let record = serde_json::from_str(&line).ok();
-        record.as_ref().and_then(&mut take).ok_or_else(|| {
-            let path = path.display();
-            Error::invalid(format!(
-                "{path}:{number} is not a record of a world; write it again with `puyu data world`"
-            ))
-        })?;
-    }
-    Ok(())
-}
-
 /// All that users and tools have said, in order.
-fn asked(messages: &[Value]) -> String {
-    let heard = messages.iter().filter(|m| m["role"] == "user" || m["role"] == "tool");
-    heard.filter_map(|m| m["content"].as_str()).collect::<Vec<_>>().join("\n")
+fn heard(messages: &[Message]) -> String {
+    let heard = messages.iter().filter(|m| m.role == "user" || m.role == "tool");
+    heard.map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// What the assistant says in a message, a call as InternLM2 writes it.
-fn reply(message: &Value) -> String {
-    let function = &message["tool_calls"][0]["function"];
-    match (function["name"].as_str(), function["arguments"].as_str()) {
-        (Some(name), Some(arguments)) => format!(
+fn reply(message: &Message) -> String {
+    let call = message.extra.get("tool_calls").map(|calls| &calls[0]["function"]);
+    match call.and_then(|f| Some((f["name"].as_str()?, f["arguments"].as_str()?))) {
+        Some((name, arguments)) => format!(
             "<|action_start|><|plugin|>\n{{\"name\": \"{name}\", \"parameters\": {arguments}}}<|action_end|>"
         ),
-        _ => message["content"].as_str().unwrap_or_default().to_owned(),
+        None => message.content.clone(),
     }
 }
 
@@ -172,11 +128,10 @@ struct Index {
 impl Index {
     /// Adds each of the assistant's turns with what was said before it.
     fn add(&mut self, record: &Value) {
-        let Some(messages) = record["messages"].as_array() else { return };
-        for (i, message) in messages.iter().enumerate() {
-            if message["role"] == "assistant" {
-                self.add_one(&asked(&messages[..i]), reply(message));
-            }
+        let messages = serde_json::from_value::<Vec<Message>>(record["messages"].clone());
+        let messages = messages.unwrap_or_default();
+        for (i, message) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
+            self.add_one(&heard(&messages[..i]), reply(message));
         }
     }
 

@@ -15,6 +15,7 @@ mod lookup;
 mod negation;
 mod numbers;
 mod problem;
+mod question;
 mod render;
 mod rng;
 mod score;
@@ -29,10 +30,12 @@ mod words;
 mod write;
 
 pub mod baseline;
+pub mod exam;
 
 pub use facts::{Fact, KIN, Relation, statements};
 pub use fill::expand;
 pub use problem::{Call, Kind, Maker, Problem, Tools, Turn, dont_know, mark};
+pub use question::Question;
 pub use rng::{Rng, Split};
 pub use score::{normalized, score};
 pub use tool::{CALCULATOR, call_body};
@@ -41,7 +44,7 @@ pub use words::{DAYS, FOODS, Lang, Noun, PLACES, Person, THINGS};
 pub use write::{Card, FileCard, Options, write};
 
 /// Changes with everything that changes the bytes of a seed.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A problem of `kind` in `lang` whose facts or operands are of `split`, in a wording of that split.
 pub fn problem(rng: &mut Rng, kind: Kind, lang: Lang, split: Split) -> Problem {

@@ -7,7 +7,7 @@ use super::tool::CALCULATOR;
 use serde_json::Value;
 
 /// What opens InternLM2's call of a tool.
-const CALL: &str = "<|action_start|>";
+pub(super) const CALL: &str = "<|action_start|>";
 
 /// Whether `output` says one of `accepted`, for a question of `kind`.
 ///

@@ -259,6 +259,17 @@ pub const DAYS: [(&str, &str); 7] = [
     ("Sunday", "星期日"),
 ];
 
+/// The Chinese words of two characters and more. Chinese has no spaces, so a vocabulary learnt from text
+/// would join them to what stands beside them, differently each time: a tokenizer is told of them.
+pub fn chinese() -> Vec<&'static str> {
+    let nouns = THINGS.iter().chain(&FOODS).map(|n| n.zh);
+    let pairs = PLACES.iter().chain(&COLOURS).chain(&JOBS).chain(&DAYS).map(|w| w.1);
+    let kin = super::facts::KIN.iter().map(|w| w.1);
+    let names = NAMES_ZH.into_iter().chain(DOINGS.iter().map(|w| w.2));
+    let all = names.chain(nouns).chain(pairs).chain(kin);
+    all.filter(|word| word.chars().count() > 1).collect()
+}
+
 /// "a" or "an" and the word.
 pub fn article(word: &str) -> String {
     let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
