@@ -19,30 +19,101 @@ struct Unit([u8; 16]);
 const LINE: usize = 64;
 
 /// Freed memory by size class (class = number of lines, rounded up to a quarter of a power of two).
-static FREE: Mutex<FreeList> = Mutex::new(FreeList { blocks: BTreeMap::new(), bytes: 0, used: 0 });
+static FREE: Mutex<FreeList> =
+    Mutex::new(FreeList { blocks: BTreeMap::new(), bytes: 0, used: 0, most: 0 });
 
 /// At most this much freed memory is kept, and as much again as is in use: a training step frees its
-/// activations and wants them back at once.
+/// activations and wants them back at once. Together with what is in use it is never more than was once
+/// in use: what a step needs at its peak is all that it holds.
 const KEEP_BYTES: usize = 256 << 20;
 
 struct FreeList {
     /// By size class, the last freed last.
-    blocks: BTreeMap<usize, Vec<Vec<Unit>>>,
+    blocks: BTreeMap<usize, Vec<Block>>,
     /// Bytes of all blocks.
     bytes: usize,
     /// Bytes of owned memory that is not free.
     used: usize,
+    /// The most that was ever used.
+    most: usize,
+}
+
+impl FreeList {
+    /// Takes memory of a class into use: a free block of it or of at most a quarter more; else nothing,
+    /// after so much was given back, largest blocks first, that a fresh block makes no new peak unless
+    /// it must.
+    fn take(&mut self, class: usize, reuse: bool) -> Option<Block> {
+        let fits = self.blocks.range_mut(class..=class + class / 4);
+        let found = fits.map(|(c, blocks)| (*c, blocks)).find(|(_, blocks)| !blocks.is_empty());
+        if reuse && let Some((class, block)) = found.and_then(|(c, b)| Some((c, b.pop()?))) {
+            self.bytes -= class * LINE;
+            self.used += class * LINE;
+            self.most = self.most.max(self.used);
+            return Some(block);
+        }
+        self.used += class * LINE;
+        self.most = self.most.max(self.used);
+        while self.used + self.bytes > self.most
+            && let Some(mut largest) = self.blocks.last_entry()
+        {
+            let freed = *largest.key() * LINE;
+            match largest.get_mut().pop() {
+                Some(_) => self.bytes -= freed,
+                None => drop(largest.remove()),
+            }
+        }
+        None
+    }
+}
+
+/// Blocks from this size on are mapped, each for itself: given back, they are the system's at once,
+/// where an allocator keeps what lies between others.
+const MAPPED: usize = 1 << 20;
+
+/// The memory of one [`Owned`].
+enum Block {
+    Heap(Vec<Unit>),
+    Mapped(memmap2::MmapMut),
+}
+
+impl Block {
+    /// Zeros for `lines` lines; pages are touched when they are used.
+    fn fresh(lines: usize) -> Self {
+        let bytes = lines * LINE;
+        match (bytes >= MAPPED).then(|| memmap2::MmapMut::map_anon(bytes)) {
+            Some(Ok(map)) => Self::Mapped(map),
+            // One line more, for they begin wherever they are aligned.
+            _ => Self::Heap(bytemuck::zeroed_vec((lines + 1) * LINE / size_of::<Unit>())),
+        }
+    }
+
+    /// Its size class.
+    fn class(&self) -> usize {
+        match self {
+            Self::Heap(units) => size_of_val(&units[..]) / LINE - 1,
+            Self::Mapped(map) => map.len() / LINE,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Heap(units) => bytemuck::cast_slice(units),
+            Self::Mapped(map) => map,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(units) => bytemuck::cast_slice_mut(units),
+            Self::Mapped(map) => map,
+        }
+    }
 }
 
 /// Owned, 64-byte aligned bytes that return to the free list when dropped.
 pub(crate) struct Owned {
-    units: Vec<Unit>,
+    block: Block,
     len: usize,
-}
-
-/// Zeros for `lines` lines, wherever they begin to be aligned; pages are touched when they are used.
-fn fresh(lines: usize) -> Vec<Unit> {
-    bytemuck::zeroed_vec((lines + 1) * LINE / size_of::<Unit>())
 }
 
 /// Lines of the size class that holds `len` bytes: waste is at most a quarter.
@@ -94,49 +165,44 @@ impl Owned {
 
     fn reused(len: usize) -> Self {
         let class = class_of(len);
-        let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-        free.used += class * LINE;
-        if let Some(units) = free.blocks.get_mut(&class).and_then(Vec::pop) {
-            free.bytes -= class * LINE;
-            return Self { units, len };
-        }
-        drop(free);
-        Self { units: fresh(class), len }
+        let taken = FREE.lock().unwrap_or_else(|e| e.into_inner()).take(class, true);
+        Self { block: taken.unwrap_or_else(|| Block::fresh(class)), len }
     }
 
     /// `len` zero bytes.
     pub(crate) fn zeroed(len: usize) -> Self {
         let class = class_of(len);
-        FREE.lock().unwrap_or_else(|e| e.into_inner()).used += class * LINE;
-        Self { units: fresh(class), len }
+        FREE.lock().unwrap_or_else(|e| e.into_inner()).take(class, false);
+        Self { block: Block::fresh(class), len }
     }
 
     /// Where the aligned bytes are.
     fn range(&self) -> Range<usize> {
-        let start = self.units.as_ptr().addr().next_multiple_of(LINE) - self.units.as_ptr().addr();
+        let address = self.block.bytes().as_ptr().addr();
+        let start = address.next_multiple_of(LINE) - address;
         start..start + self.len
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.units)[self.range()]
+        &self.block.bytes()[self.range()]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let range = self.range();
-        &mut bytemuck::cast_slice_mut(&mut self.units)[range]
+        &mut self.block.bytes_mut()[range]
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let units = std::mem::take(&mut self.units);
-        let lines = size_of_val(&units[..]) / LINE - 1;
-        let bytes = lines * LINE;
+        let block = std::mem::replace(&mut self.block, Block::Heap(Vec::new()));
+        let class = block.class();
+        let bytes = class * LINE;
         let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
         free.used -= bytes;
         if free.bytes + bytes <= KEEP_BYTES + free.used {
             free.bytes += bytes;
-            free.blocks.entry(lines).or_default().push(units);
+            free.blocks.entry(class).or_default().push(block);
         }
     }
 }

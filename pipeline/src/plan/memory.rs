@@ -15,11 +15,8 @@ pub const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
 /// Logits that the loss holds at a time, as the op `linear_cross_entropy` has it; at least 16 rows.
 const LOGITS: usize = 1 << 24;
 
-/// Freed memory that is kept for the next step, as `tensor/src/storage.rs` has it.
-const KEPT: f64 = (256 << 20) as f64;
-
 /// The program itself, its threads and its tokenizer.
-const PROGRAM: f64 = 12e6;
+const PROGRAM: f64 = 8e6;
 
 /// Which weights are trained, and how the others are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,7 +80,7 @@ pub struct Memory {
     pub activations: f64,
     /// The loss: logits of some rows, and gradients of the head and of its input.
     pub loss: f64,
-    /// What the backward pass of a block needs meanwhile, and freed memory that is kept.
+    /// What the backward pass of a block needs meanwhile.
     pub buffers: f64,
     /// The program.
     pub program: f64,
@@ -109,19 +106,17 @@ impl Memory {
         };
         let activations = activations(c, setting);
         let loss = loss(c, setting);
-        // The loss and the blocks have their peaks at different times.
-        let block = (backward(c, setting) - loss.passing).max(0.0);
-        // Freed memory of sizes that are not asked for again is kept: measured, six tenths of what
-        // passes in a step, up to a limit that all but the smallest models reach.
-        let passing = blocks(c, setting, c.layers) + loss.passing + block;
-        let kept = (0.6 * passing).min(KEPT);
+        // The loss and the blocks have their peaks at different times. One checkpointed block at a time
+        // is there in full while it is run again.
+        let again = blocks(c, setting, usize::from(setting.checkpointed > 0));
+        let block = (backward(c, setting) + again - loss.passing).max(0.0);
         Self {
             weights: weights * share(3),
             gradients: F32 * trained * share(2),
             optimizer: (masters + 2.0 * F32 * trained) * share(1),
             activations,
             loss: loss.saved + loss.passing,
-            buffers: block + kept,
+            buffers: block,
             program: PROGRAM,
         }
     }
@@ -200,10 +195,8 @@ fn blocks(c: &Config, s: &Setting, n: usize) -> f64 {
 /// What all blocks keep, and the final norm's input and output.
 fn activations(c: &Config, s: &Setting) -> f64 {
     let again = s.checkpointed.min(c.layers);
-    // One checkpointed block at a time is there in full while it is run again.
-    let whole = (c.layers - again) + usize::from(again > 0);
     let inputs = s.batch * s.seq_len * (again + 2) * c.hidden_size;
-    blocks(c, s, whole) + F32 * inputs as f64
+    blocks(c, s, c.layers - again) + F32 * inputs as f64
 }
 
 /// Memory of the loss.
