@@ -2,13 +2,12 @@
 //! whose spelling with underscores is taken too.
 
 use super::{interrupt, output};
+use crate::data::each_text;
 use clap::{ArgAction, Args, Subcommand};
 use puyu_models::format::tokenizer_files;
 use puyu_models::tokenizer::{TrainOptions, TrainProgress, Trained, Trainer};
 use puyu_tensor::cpu::pool;
 use puyu_tensor::{Context, Error, ErrorKind, Result};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// Learn a vocabulary from text
@@ -26,7 +25,7 @@ enum Command {
 /// Learn a SentencePiece BPE vocabulary, like InternLM2's unless told otherwise
 #[derive(Args, Clone, Debug)]
 struct TrainArgs {
-    /// Text files in UTF-8, a sentence or paragraph a line
+    /// Text files in UTF-8, a sentence or paragraph a line; or training data of any other format
     #[arg(required_unless_present = "input")]
     inputs: Vec<PathBuf>,
     /// The same as INPUTS, separated by commas
@@ -115,12 +114,9 @@ impl TrainArgs {
         }
         let mut trainer = Trainer::new(options)?;
         let inputs = if self.inputs.is_empty() { &self.input } else { &self.inputs };
-        let mut files = Vec::with_capacity(inputs.len());
         let mut bytes = 0;
         for path in inputs {
-            let file = File::open(path).context(path.display())?;
-            bytes += file.metadata().context(path.display())?.len();
-            files.push((path, file));
+            bytes += std::fs::metadata(path).context(path.display())?.len();
         }
         let reading = output::bar("reading", bytes, "bytes");
         let merging = output::bar("merging", 0, "pieces");
@@ -138,9 +134,8 @@ impl TrainArgs {
                 false => Ok(()),
             }
         };
-        for (path, file) in files {
-            let text = BufReader::with_capacity(1 << 20, file);
-            trainer.read(text, &mut report).context(path.display())?;
+        for path in inputs {
+            each_text(path, &mut |text| trainer.read(text, &mut report))?;
         }
         let trained = trainer.train(&mut report);
         merging.finish_and_clear();
