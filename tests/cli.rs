@@ -142,7 +142,7 @@ fn inspect_says_why_a_model_cannot_run() {
 
 #[test]
 fn wrong_use_is_told_apart_from_failure() {
-    assert!(ok(&[]).contains("puyu pull"));
+    assert!(ok(&["tour", "--help"]).contains("whole chain"));
     assert!(ok(&["--help"]).contains("perplexity"));
     assert!(ok(&["completions", "bash"]).contains("puyu"));
     assert!(fails(2, &["generate", "--tmep", "0"]).contains("--temp"));
@@ -181,6 +181,20 @@ fn tokenizer_train_writes_a_folder_that_tokenizes() {
     ok(&[&["tokenizer", "train"], &spelled[..], &symbols].concat());
     let model = |name: &str| std::fs::read(path(name)).unwrap();
     assert!(model("again.model") == model("model/tokenizer.model"));
+
+    // What conversations say is text too.
+    let said = |role: &str, text: &str| format!(r#"{{"role": "{role}", "content": "{text}"}}"#);
+    let line = |_| {
+        let messages = [said("user", "the cat"), said("assistant", "the mat")];
+        format!("{{\"messages\": [{}]}}\n", messages.join(","))
+    };
+    std::fs::write(path("c.jsonl"), (0..20).map(line).collect::<String>()).unwrap();
+    let (c, chats) = (path("c.jsonl"), path("chats"));
+    ok(&["tokenizer", "train", &c, "--out", &chats, "--vocab-size", "275"]);
+    let pieces = ok(&["tokenize", &chats, "-p", "the cat", "--no-bos"]);
+    assert!(pieces.contains("\"the\""), "{pieces}");
+    let keys = ok(&["tokenize", &chats, "-p", "role", "--no-bos"]);
+    assert!(!keys.contains("\"role\""), "{keys}");
 
     std::fs::write(path("bad.txt"), b"fine\nb\xffd\n").unwrap();
     let bad = path("bad.txt");
@@ -311,4 +325,29 @@ fn an_adapter_generates_what_its_merge_does() {
     fails(1, &["generate", "-m", model, "--lora", model, "-p", "a"]);
     fails(1, &["convert", "merge", model, &adapter, &path("x.gguf"), "--outtype", "q4_0"]);
     fails(2, &["convert", "merge", model]);
+}
+
+/// `puyu` alone: every step runs, the model learns to write its world's texts and to answer in its form,
+/// and 4 bits cost it little.
+#[test]
+#[ignore = "two minutes"]
+fn the_tour_runs_the_whole_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_puyu"));
+    command.env("XDG_CONFIG_HOME", "/nonexistent").stdin(Stdio::null());
+    let out = command.current_dir(folder.path()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{stderr}");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let exams = text.lines().filter(|line| line.starts_with("| mean |")).count();
+    assert_eq!(exams, 2, "{text}");
+    let told = stderr.lines().filter_map(|line| line.split_once("perplexity ")?.1.parse().ok());
+    let learnt: Vec<f64> = told.collect();
+    assert!(learnt.last().is_some_and(|p| *p < 1.7), "{stderr}");
+    let measured = text.lines().filter_map(|line| line.strip_prefix("PPL = ")?.split(' ').next());
+    let measured: Vec<f64> = measured.map(|number| number.parse().unwrap()).collect();
+    let [whole, quantized] = measured[..] else { panic!("two perplexities in {text}") };
+    assert!(quantized < 1.2 * whole, "{text}");
+    let chat = text.rsplit_once("$ puyu chat").unwrap().1;
+    assert!(chat.contains("Answer: ") && chat.contains("Saturday"), "{text}");
 }

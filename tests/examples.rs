@@ -60,3 +60,13 @@ fn a_new_op_has_the_gradient_it_claims() {
     assert_eq!(y, [0.0, 0.0, 0.25, 9.0]);
     assert!(worst < 5e-3, "{worst}");
 }
+
+/// The documents of the chain show the tour's commands, in its order.
+#[test]
+fn the_chain_is_documented_as_the_tour_runs_it() {
+    for text in [include_str!("../docs/chain.md"), include_str!("../docs/chain.zh-CN.md")] {
+        let shown = text.lines().filter_map(|line| line.strip_prefix("$ puyu "));
+        let commands = puyu::cli::tour::STEPS.iter().map(|(_, command)| *command);
+        assert!(shown.eq(commands), "the commands differ");
+    }
+}

@@ -1,7 +1,7 @@
 //! `puyu data`: commands that make and look at training data.
 
 use super::data_internevo::InternevoArgs;
-use super::data_world::{WorldArgs, WorldBaselineArgs};
+use super::data_world::{WorldArgs, WorldBaselineArgs, WorldExamArgs};
 use clap::{Args, Subcommand};
 use puyu_tensor::Result;
 
@@ -17,6 +17,7 @@ enum DataCommand {
     Internevo(InternevoArgs),
     World(WorldArgs),
     WorldBaseline(WorldBaselineArgs),
+    WorldExam(WorldExamArgs),
 }
 
 impl DataArgs {
@@ -29,6 +30,7 @@ impl DataArgs {
             DataCommand::Internevo(args) => args.run(),
             DataCommand::World(args) => args.run(),
             DataCommand::WorldBaseline(args) => args.run(),
+            DataCommand::WorldExam(args) => args.run(),
         }
     }
 }

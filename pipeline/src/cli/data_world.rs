@@ -1,10 +1,13 @@
 //! `puyu data world`: writes a closed world to train on; `puyu data world-baseline`: what one gets on its
-//! test set without understanding it.
+//! test set without understanding it; `puyu data world-exam`: what a model gets.
 
-use super::output;
-use crate::world::{self, Kind, Lang, baseline};
+use super::args::ModelArgs;
+use super::{interrupt, output};
+use crate::world::{self, Kind, Lang, Question, baseline, exam};
 use clap::Args;
+use puyu_models::format::atomic::AtomicFile;
 use puyu_tensor::{Error, Result};
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Write a closed world in English and Chinese to train on
@@ -94,5 +97,57 @@ impl WorldBaselineArgs {
     /// If a file is missing or is not what `puyu data world` writes.
     pub fn run(&self) -> Result<()> {
         output::print(&baseline::baselines(&self.folder)?.to_string())
+    }
+}
+
+/// Let a model answer a world's questions, and count what is right
+#[derive(Args, Clone, Debug)]
+pub struct WorldExamArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A file of questions that `puyu data world` has written
+    #[arg(short, long)]
+    questions: PathBuf,
+    /// Ask the first so many only
+    #[arg(short = 'n', long)]
+    limit: Option<usize>,
+    /// Write every answer to this file, a JSON object a line
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+}
+
+impl WorldExamArgs {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If the model or the questions cannot be read, or the answers cannot be written.
+    pub fn run(&self) -> Result<()> {
+        let mut questions = Question::read(&self.questions)?;
+        questions.truncate(self.limit.unwrap_or(usize::MAX));
+        let mut out = self.out.as_deref().map(AtomicFile::create).transpose()?;
+        let engine = self.model.open()?;
+        let bar = output::bar("asking", questions.len() as u64, "questions");
+        let mut failed = None;
+        interrupt::start();
+        let report = exam::exam(&engine, &questions, &mut |question, answer| {
+            bar.inc(1);
+            if let Some(out) = &mut out {
+                let line = json!({
+                    "id": question.id, "kind": question.kind.name(), "form": question.form,
+                    "lang": question.lang, "right": answer.right, "said": answer.text,
+                    "answers": question.accepted,
+                });
+                failed = out.write(format!("{line}\n").as_bytes()).err();
+            }
+            failed.is_none() && !interrupt::asked()
+        });
+        interrupt::finish();
+        bar.finish_and_clear();
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let report = report?;
+        out.map_or(Ok(()), AtomicFile::finish)?;
+        output::print(&report.to_string())
     }
 }

@@ -26,6 +26,7 @@ mod settings;
 mod shorts;
 mod tokenize;
 mod tokenizer;
+pub mod tour;
 mod train;
 
 use crate::hub;
@@ -44,6 +45,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Tour(tour::TourArgs),
     Generate(generate::GenerateArgs),
     Chat(chat::ChatArgs),
     Perplexity(perplexity::PerplexityArgs),
@@ -76,18 +78,6 @@ enum Command {
     },
 }
 
-/// What `puyu` says when it is started without a command.
-const HELLO: &str = "\
-puyu runs and trains InternLM and Llama models on any CPU.
-
-  Get a model:    puyu pull internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
-  or use a file:  puyu chat --model SmolLM2-135M-Instruct.Q4_1.gguf
-  Talk to it:     puyu chat internlm/internlm2_5-1_8b-chat-gguf:Q4_K_M
-  What you have:  puyu list
-  Train one:      puyu list-cfg, puyu train nano
-  All commands:   puyu --help
-";
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let args = shorts::rewrite(std::env::args_os());
@@ -112,7 +102,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        None => output::print(HELLO),
+        None => tour::TourArgs {}.run(),
+        Some(Command::Tour(a)) => a.run(),
         Some(Command::Generate(a)) => a.run(),
         Some(Command::Chat(a)) => a.run(),
         Some(Command::Perplexity(a)) => a.run(),

@@ -117,9 +117,13 @@ impl std::fmt::Display for Report {
             writeln!(f, "| {kind} | {} | {en} | {zh} | {} |", all.of, percent(all))?;
         }
         writeln!(f, "| mean | | | | {:.1} % |", 100.0 * self.mean())?;
-        writeln!(f)?;
-        let (said, asked) = (percent(self.unknown_said), percent(self.unknown_asked));
-        writeln!(f, "\"I don't know\": precision {said}, recall {asked}")?;
+        if self.unknown_asked.of > 0 {
+            let (said, asked) = (percent(self.unknown_said), percent(self.unknown_asked));
+            writeln!(f, "\n\"I don't know\": precision {said}, recall {asked}")?;
+        }
+        if self.calls.of == 0 {
+            return Ok(());
+        }
         let (calls, rest) = (percent(self.calls), percent(self.no_calls));
         writeln!(
             f,

@@ -20,6 +20,8 @@ macro_rules! shipped {
     };
 }
 shipped!(
+    "tour",
+    "tour-lora",
     "nano",
     "tiny",
     "small",
