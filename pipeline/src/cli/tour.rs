@@ -37,7 +37,7 @@ pub const STEPS: &[(&str, &str)] = &[
         "merge work_dirs/tour/base/step-000800 work_dirs/tour/lora/step-000400 work_dirs/tour/merged",
     ),
     (
-        "Weights of 4 bits: an eighth of the memory",
+        "Weights of 4 bits: a seventh of the memory",
         "quantize work_dirs/tour/merged work_dirs/tour/tour.gguf Q4_0",
     ),
     (

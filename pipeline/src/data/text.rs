@@ -14,8 +14,18 @@ use std::path::Path;
 /// If the file cannot be read, is of no format or holds ids alone, a line is broken (it is named), or
 /// `each` failed.
 pub fn each_text(path: &Path, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let file = FileBytes::map(path)?;
-    let bytes = file.as_slice();
+    let (mapped, read);
+    // A pipe has no length to map.
+    let bytes = match std::fs::metadata(path).context(path.display())?.is_file() {
+        true => {
+            mapped = FileBytes::map(path)?;
+            mapped.as_slice()
+        }
+        false => {
+            read = std::fs::read(path).context(path.display())?;
+            &read[..]
+        }
+    };
     let format = format_of(path, bytes).context(path.display())?;
     if format == Format::Text {
         return each(bytes).context(path.display());

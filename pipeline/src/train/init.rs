@@ -9,8 +9,8 @@ use puyu_tensor::{DType, Result, Tensor};
 /// The deviation of the first weights of a model of width `hidden`, where none is asked for: 0.02 (Radford
 /// et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 4.1) as large
 /// models have it, and 1/√hidden below 2,500. There 0.02 makes the first products of queries and keys
-/// so small that attention is even over all tokens and hardly learns: a model of width 128 that learnt
-/// to name the day some days after another had 0 % right after 0.8M tokens, and 43 % with 1/√hidden.
+/// so small that attention is even over all tokens and hardly learns at first: `benches/nanogpt.rs`, of
+/// width 128, ends at a loss of 1.583 instead of 1.615.
 pub fn first_deviation(hidden: usize) -> f64 {
     f64::max(0.02, 1.0 / (hidden.max(1) as f64).sqrt())
 }
