@@ -55,7 +55,11 @@ struct Matrix {
 
 impl Matrix {
     fn new(dtype: DType, [n, k]: [usize; 2], packing: Packing, seed: u64) -> Self {
-        let mut bytes = encoded(dtype, &numbers(n * k, seed));
+        Self::of(dtype, [n, k], packing, &numbers(n * k, seed))
+    }
+
+    fn of(dtype: DType, [n, k]: [usize; 2], packing: Packing, values: &[f32]) -> Self {
+        let mut bytes = encoded(dtype, values);
         let values = decoded(dtype, &bytes);
         let spec = Spec { packing, ..Spec::new([n, k], dtype) };
         if packing == Packing::Panel16 {
@@ -170,6 +174,25 @@ fn rounded_products_equal_decoded_ones() {
                     assert_close(&what, &y, &plain(&values, &w.values, [m, n, k]), k);
                 }
             }
+        }
+    }
+}
+
+/// Kernels that add products in 16 bits must have room for the largest codes.
+#[test]
+fn the_largest_codes_do_not_overflow() {
+    let (m, n, k) = (9, 16, 512);
+    // One element of another size or sign in 32 drives all others to the end of their codes.
+    for (odd, sign) in [(1.0, 1.0), (1.0, -1.0), (-16.0 / 15.0, 1.0), (-8.0 / 7.0, -1.0)] {
+        let w: Vec<f32> = (0..n * k).map(|i| if i % 32 == 0 { odd } else { 1.0 }).collect();
+        let x = encoded(DType::I8Row, &vec![sign; m * k]);
+        let values = decoded(DType::I8Row, &x);
+        for (isa, dtype) in Isa::available().into_iter().flat_map(|i| BLOCKS.map(|d| (i, d))) {
+            let w = Matrix::of(dtype, [n, k], Packing::Panel16, &w);
+            let x = View { spec: Spec::new([m, k], DType::I8Row), bytes: &x };
+            let y = product(isa, &x, &w.transposed());
+            let what = format!("{} {dtype}, one of 32 is {odd}, x is {sign}", isa.name());
+            assert_close(&what, &y, &plain(&values, &w.values, [m, n, k]), k);
         }
     }
 }
