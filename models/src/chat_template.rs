@@ -235,6 +235,15 @@ impl ChatTemplate {
     }
 }
 
+/// Runs `run`, which renders many conversations, on one thread with the stack that templates may need;
+/// otherwise each of them is given a thread.
+///
+/// # Errors
+/// If there can be no thread.
+pub fn with_room<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T> {
+    jinja::with_room(run)
+}
+
 /// The messages as the list a template sees.
 fn conversation(messages: &[Message]) -> Result<Value> {
     serde_json::to_value(messages).map_err(|e| Error::invalid(e.to_string()))

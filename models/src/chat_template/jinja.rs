@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 use super::paid::{self, Program};
 use super::{python, time};
+use std::cell::Cell;
 
 /// Longest template that is compiled, in bytes; real ones have at most about 20,000.
 const MAX_SOURCE: usize = 64 << 10;
@@ -102,14 +103,33 @@ pub(super) fn check(source: &str) -> Result<()> {
         .map_err(|e| error("the chat template is malformed", &e))
 }
 
-/// Runs `run` on a thread with `stack` bytes more than usual. Only what is used of them takes memory.
+thread_local! {
+    /// The stack that this thread was made with for templates, in bytes.
+    static ROOM: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs `run` with `stack` bytes of stack more than usual: here if this thread was made for as much, else
+/// on a thread of its own. Only what is used of them takes memory.
 fn with_stack<T: Send>(stack: u64, run: impl FnOnce() -> T + Send) -> Result<T> {
-    let stack = usize::try_from(BASE_STACK + stack).unwrap_or(usize::MAX);
+    if stack <= ROOM.get() {
+        return Ok(run());
+    }
+    let size = usize::try_from(BASE_STACK + stack).unwrap_or(usize::MAX);
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(stack);
+        let thread = std::thread::Builder::new().name("chat template".into()).stack_size(size);
+        let run = || {
+            ROOM.set(stack);
+            run()
+        };
         let thread = thread.spawn_scoped(scope, run).context("a thread for the chat template")?;
         Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// Runs `run` on one thread with room for any usual template and conversation, so that what it renders
+/// needs no thread for each.
+pub(super) fn with_room<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T> {
+    with_stack(2 * BASE_FUEL * STACK_PER_FUEL, run)
 }
 
 /// An error of the template engine in our words.

@@ -9,11 +9,14 @@ use super::internevo::check_meta;
 use super::records::{Item, Records};
 use super::report::Found;
 use super::tokens::{Encoded, Tokens, Writer};
+use puyu_models::chat_template::with_room;
 use puyu_tensor::cpu::pool;
 use puyu_tensor::{Context, Error, ErrorKind, FileBytes, Result};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
+/// Records that a thread encodes before it looks for more.
+const TOGETHER: usize = 32;
 /// Bytes of records that are encoded together: enough work for all threads, little memory.
 const BATCH: usize = 4 << 20;
 
@@ -130,12 +133,16 @@ impl Build<'_> {
     /// Encodes a batch on all threads; each result with its line.
     fn encode(&self, bytes: &[u8], batch: &[Item], format: Format) -> Vec<(u64, Result<Encoded>)> {
         let mut results: Vec<Option<(u64, Result<Encoded>)>> = batch.iter().map(|_| None).collect();
-        pool::par_rows(&mut results, 1, 1, |first, rows| {
-            for (result, record) in rows.iter_mut().zip(&batch[first..]) {
-                *result = Some(match record {
-                    Ok(record) => (record.line, self.encoder.encode(bytes, record, format)),
-                    Err((line, e)) => (*line, Err(e.clone())),
-                });
+        let one = |record: &Item| match record {
+            Ok(record) => (record.line, self.encoder.encode(bytes, record, format)),
+            Err((line, e)) => (*line, Err(e.clone())),
+        };
+        pool::par_rows(&mut results, 1, TOGETHER, |first, rows| {
+            let records = &batch[first..first + rows.len()];
+            let encoded = with_room(|| records.iter().map(one).collect::<Vec<_>>());
+            match encoded {
+                Ok(all) => rows.iter_mut().zip(all).for_each(|(row, one)| *row = Some(one)),
+                Err(e) => rows.iter_mut().for_each(|row| *row = Some((0, Err(e.clone())))),
             }
         });
         results.into_iter().flatten().collect()
