@@ -2,6 +2,7 @@
 //! drills of what is constant (sums of one digit, the days, counting on).
 
 use super::facts::Relation;
+use super::lookup;
 use super::numbers::key_of;
 use super::problem::Kind;
 use super::render;
@@ -13,9 +14,10 @@ use super::words::{self, Lang};
 /// A document's text and the kinds of what is in it.
 pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Vec<&'static str>) {
     match rng.below(20) {
-        0 | 1 => (tales(rng, lang), vec!["tale"]),
-        2 | 3 => (paraphrase(rng, lang), vec!["paraphrase"]),
-        4 => (drill(rng, lang), vec!["drill"]),
+        0 => (tales(rng, lang), vec!["tale"]),
+        1..5 => (paraphrase(rng, lang), vec!["paraphrase"]),
+        5 => (drill(rng, lang), vec!["drill"]),
+        6 | 7 => (echo(rng, lang), vec!["echo"]),
         _ => questions(rng, lang, kinds),
     }
 }
@@ -70,25 +72,29 @@ fn tales(rng: &mut Rng, lang: Lang) -> String {
     told.unwrap_or_default().join(lang.pick(" ", ""))
 }
 
-/// Facts, and each of them again in other words.
+/// What scenes without questions are about.
+const RELATIONS: [Relation; 9] = [
+    Relation::At,
+    Relation::Has,
+    Relation::Job,
+    Relation::ThingAt,
+    Relation::DoDay,
+    Relation::DoTime,
+    Relation::Age,
+    Relation::Count,
+    Relation::Likes,
+];
+
+/// Facts, and each of them again: in other words, or as the notes that answers begin with.
 fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
-    let relation = rng.pick(&[
-        Relation::At,
-        Relation::Has,
-        Relation::Job,
-        Relation::ThingAt,
-        Relation::DoDay,
-        Relation::DoTime,
-        Relation::Age,
-        Relation::Count,
-        Relation::Likes,
-    ]);
+    let relation = rng.pick(&RELATIONS);
     let scene = story::scene(rng, lang, relation);
     let (joint, gap) = lang.pick(("In other words, ", " "), ("也就是说，", ""));
     let paired = rng.chance(50);
     let first = scene.sentences(rng, lang);
     if !paired {
-        return first.join(gap);
+        let notes = lookup::notes(rng, lang, &scene.facts);
+        return format!("{}\n{}", first.join(gap), notes.join("\n"));
     }
     let mut lines = Vec::new();
     for (said, fact) in first.iter().zip(&scene.facts) {
@@ -109,6 +115,26 @@ fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
         });
     }
     lines.join("\n")
+}
+
+/// Words or facts three times: what comes next stands there already, so that finding it and copying it is
+/// learnt early. All that answers from given facts builds on that.
+fn echo(rng: &mut Rng, lang: Lang) -> String {
+    let said = match rng.below(2) {
+        0 => {
+            let n = rng.between(3, 10) as usize;
+            let all: Vec<&str> = (0..n).map(|_| words::random(rng, lang)).collect();
+            words::list(lang, &all)
+        }
+        _ => {
+            let relation = rng.pick(&RELATIONS);
+            let scene = story::scene(rng, lang, relation);
+            let n = rng.between(1, 3) as usize;
+            let all: Vec<String> = scene.sentences(rng, lang).into_iter().take(n).collect();
+            all.join(lang.pick(" ", ""))
+        }
+    };
+    vec![said; 3].join("\n")
 }
 
 /// What never changes, again and again.

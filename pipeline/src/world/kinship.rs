@@ -160,7 +160,14 @@ fn turn(
             wrong.push(name);
         }
     }
-    let steps = if line.len() > 1 { steps(lang, line) } else { String::new() };
+    // A note begins with whom the question names.
+    let steps = match form {
+        Form::KinWhose | Form::KinHow | Form::KinTurned => {
+            let (whose, r, name) = (from.whose(lang), kin(lang, first.w), to.name(lang));
+            lang.pick(format!("{name} is {whose} {r}."), format!("{name}是{whose}{r}。"))
+        }
+        _ => steps(lang, line),
+    };
     Turn { steps, ..Turn::plain(question, answer, wrong) }
 }
 

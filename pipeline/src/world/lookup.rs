@@ -3,6 +3,7 @@
 //! answered by its facts, so that saying "I don't know" always, or never, is worth half.
 
 use super::facts::{self, Fact, Relation, Scene};
+use super::fill;
 use super::problem::{Kind, Problem, Tools, Turn, dont_know, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
 use super::wording::{self, Form};
@@ -91,6 +92,57 @@ pub(super) fn answer(lang: Lang, form: Form, fact: &Fact) -> (String, Vec<String
     }
 }
 
+/// What `form` asks for about `fact`, named with the question's words and nothing of the answer: Anna's
+/// job, the owner of the red cup.
+fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
+    let pattern = match form {
+        Form::Where => lang.pick("{s} place", "{a}的地方"),
+        Form::WhoAt => lang.pick("Person {p}", "{p}的人"),
+        Form::ColourOf => lang.pick("Colour of {s} {t}", "{s}{t}的颜色"),
+        Form::WhatHas => lang.pick("{s} thing", "{s}东西"),
+        Form::WhoHas => lang.pick("Owner of {u}", "{u}的主人"),
+        Form::Likes => lang.pick("{s} food", "{s}食物"),
+        Form::WhoLikes => lang.pick("Person who likes {f}", "喜欢{f}的人"),
+        Form::Job => lang.pick("{s} job", "{s}工作"),
+        Form::WhoJob => lang.pick("Person who is {j}", "工作是{j}的人"),
+        Form::ThingWhere => lang.pick("Place of {u}", "{u}的地方"),
+        Form::WhatAt => lang.pick("Thing {p}", "{p}的东西"),
+        Form::DoDay => lang.pick("Day when {a} {x}", "{a}{v}的日子"),
+        Form::WhoDay => lang.pick("Person who {x} on {d}", "{d}{v}的人"),
+        Form::DoTime => lang.pick("Time when {a} {x}", "{a}{v}的时间"),
+        Form::WhoTime => lang.pick("Person who {x} at {m}", "{m}{v}的人"),
+        Form::Age => lang.pick("{s} age", "{s}年龄"),
+        Form::WhoAge => lang.pick("Person who is {n} years old", "{n}岁的人"),
+        Form::HowMany => lang.pick("Number of {s} {f}", "{s}{f}的数量"),
+        other => unreachable!("{other:?} is not about one fact"),
+    };
+    let words = fact.words(lang);
+    let slots: Vec<(char, &str)> = words.iter().map(|(c, w)| (*c, w.as_str())).collect();
+    fill::filled(rng, pattern, &slots)
+}
+
+/// The note before an answer: what is sought, and what the facts say of it. A model that names what it
+/// looks for in one fixed way finds it more easily than from the many wordings of a question.
+fn note(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact, found: Option<&str>) -> String {
+    let found = found.unwrap_or(lang.pick("not given", "没有说"));
+    let (colon, stop) = lang.pick((": ", "."), ("：", "。"));
+    format!("{}{colon}{found}{stop}", sought(rng, lang, form, fact))
+}
+
+/// Each fact's note, in random order, some read forward and some the other way.
+pub(super) fn notes(rng: &mut Rng, lang: Lang, facts: &[Fact]) -> Vec<String> {
+    let mut facts = facts.to_vec();
+    rng.shuffle(&mut facts);
+    let mut said = Vec::with_capacity(facts.len());
+    for fact in &facts {
+        let Some((_, forms)) = ASKED.iter().find(|(r, _)| *r == fact.relation) else { continue };
+        let form = rng.pick(forms);
+        let found = answer(lang, form, fact).0;
+        said.push(note(rng, lang, form, fact, Some(&found)));
+    }
+    said
+}
+
 /// Three wrong answers: those of other facts in the scene first, then others of the same form.
 pub(super) fn wrong_answers(
     rng: &mut Rng,
@@ -136,12 +188,43 @@ pub(super) fn turn(
     let question = question(rng, lang, split, form, fact, pronoun);
     let (right, also) = answer(lang, form, fact);
     let wrong = wrong_answers(rng, lang, form, fact, scene);
-    Turn { also, ..Turn::plain(question, right, wrong) }
+    let steps = note(rng, lang, form, fact, Some(&right));
+    Turn { also, steps, ..Turn::plain(question, right, wrong) }
 }
 
-/// How many more facts stand beside the one asked about: 1 to 7, few more often than many.
+/// The turn that asks `form` about `fact`, of which `scene` says nothing.
+fn unanswered(
+    rng: &mut Rng,
+    lang: Lang,
+    split: Split,
+    form: Form,
+    fact: &Fact,
+    scene: &[Fact],
+) -> Turn {
+    let question = question(rng, lang, split, form, fact, false);
+    let wrong = wrong_answers(rng, lang, form, fact, scene);
+    let steps = note(rng, lang, form, fact, None);
+    Turn { steps, ..Turn::plain(question, dont_know(lang), wrong) }
+}
+
+/// More questions about a training scene, before the one that counts: more is learnt from a prompt.
+fn more_turns(rng: &mut Rng, lang: Lang, split: Split, scene: &[Fact], most: usize) -> Vec<Turn> {
+    if split != Split::Train || rng.chance(25) {
+        return vec![];
+    }
+    let mut turns = Vec::new();
+    for i in rng.distinct(scene.len(), most.min(scene.len())) {
+        let fact = scene[i];
+        let Some((_, forms)) = ASKED.iter().find(|(r, _)| *r == fact.relation) else { continue };
+        let form = rng.pick(forms);
+        turns.push(turn(rng, lang, split, form, &fact, scene, false));
+    }
+    turns
+}
+
+/// How many more facts stand beside the one asked about: 1 to 5, few and many less often than some.
 pub(super) fn others(rng: &mut Rng) -> usize {
-    1 + rng.below(4) + rng.below(4)
+    1 + rng.below(3) + rng.below(3)
 }
 
 /// A relation and a form of question about it, every form alike often.
@@ -162,17 +245,8 @@ pub(super) fn lookup(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem>
     let fact = facts::draw(rng, lang, split, relation);
     let n = others(rng);
     let scene = Scene::around(rng, lang, split, fact, n);
-    let mut turns = Vec::new();
-    // In training one scene often answers several questions: more is learnt from a prompt.
-    if split == Split::Train && rng.chance(40) {
-        let extra = rng.between(1, 3) as usize;
-        for i in rng.distinct(scene.facts.len(), extra.min(scene.facts.len())) {
-            let other = scene.facts[i];
-            let forms = ASKED.iter().find(|(r, _)| *r == other.relation)?.1;
-            let form = rng.pick(forms);
-            turns.push(turn(rng, lang, split, form, &other, &scene.facts, false));
-        }
-    }
+    let most = rng.between(1, 4) as usize;
+    let mut turns = more_turns(rng, lang, split, &scene.facts, most);
     turns.push(turn(rng, lang, split, form, &fact, &scene.facts, false));
     let context = scene.sentences(rng, lang);
     Some(Problem {
@@ -193,12 +267,8 @@ pub(super) fn unknown(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
     let fact = facts::draw(rng, lang, split, relation);
     let n = others(rng);
     let mut scene = Scene::around(rng, lang, split, fact, n);
-    let mut turn = turn(rng, lang, split, form, &fact, &scene.facts, false);
-    if rng.chance(50) {
+    let counts = if rng.chance(50) {
         scene.facts.retain(|f| *f != fact);
-        turn.wrong = wrong_answers(rng, lang, form, &fact, &scene.facts);
-        turn.answer = dont_know(lang).to_owned();
-        turn.also = vec![];
         // What is asked about is still spoken of, half the time: its name alone tells nothing.
         let person = fact.person().filter(|_| rng.chance(50));
         if let Some(person) = person {
@@ -207,13 +277,26 @@ pub(super) fn unknown(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
                 scene.add(rng, lang, split, relation, person.0);
             }
         }
+        unanswered(rng, lang, split, form, &fact, &scene.facts)
     } else {
+        let mut turn = turn(rng, lang, split, form, &fact, &scene.facts, false);
         turn.wrong[2] = dont_know(lang).to_owned();
-    }
+        turn
+    };
+    let most = rng.between(1, 2) as usize;
+    let mut turns = more_turns(rng, lang, split, &scene.facts, most);
+    turns.push(counts);
     let context = scene.sentences(rng, lang);
-    let mut problem = Problem::new(Kind::Unknown, form, lang, fact.key(lang), context, turn);
-    problem.facts = scene.facts;
-    Some(problem)
+    Some(Problem {
+        kind: Kind::Unknown,
+        form,
+        lang,
+        key: fact.key(lang),
+        facts: scene.facts,
+        context,
+        turns,
+        tools: Tools::None,
+    })
 }
 
 /// A question about a person, then one that says only he, she, or another name.

@@ -34,8 +34,20 @@ fn not_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     rng.shuffle(&mut all);
     let p = words::in_place(lang, place);
     let question = wording::ask(rng, lang, split, Form::NotAt, &[('p', &p)]);
-    let names = all.iter().map(|f| Person(f.a).name(lang).to_owned()).collect();
-    negated(rng, lang, Form::NotAt, odd, all, question, Person(odd.a).name(lang).to_owned(), names)
+    let names: Vec<String> = all.iter().map(|f| Person(f.a).name(lang).to_owned()).collect();
+    let places = all.iter().map(|f| words::in_place(lang, f.v));
+    let steps = listed(lang, names.iter().cloned().zip(places));
+    let answer = Person(odd.a).name(lang).to_owned();
+    let mut problem = negated(rng, lang, Form::NotAt, odd, all, question, answer, names)?;
+    problem.turns[0].steps = steps;
+    Some(problem)
+}
+
+/// Names with what is so of each, as the steps of an answer: "Anna: in the park, Tom: in the hall."
+fn listed(lang: Lang, pairs: impl Iterator<Item = (String, String)>) -> String {
+    let colon = lang.pick(": ", "：");
+    let all: Vec<String> = pairs.map(|(name, is)| format!("{name}{colon}{is}")).collect();
+    format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }
 
 /// All but one thing have one colour.
@@ -58,8 +70,12 @@ fn not_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let names = scene.facts.iter().map(the).collect();
     let also = vec![THINGS[odd.w].the_coloured(lang, odd.a)];
     let facts = scene.facts;
+    let colours = facts.iter().map(|f| words::colour(lang, f.a).to_owned());
+    let bare = facts.iter().map(|f| THINGS[f.w].bare(lang).to_owned());
+    let steps = listed(lang, bare.zip(colours));
     let mut problem = negated(rng, lang, Form::NotColour, odd, facts, question, the(&odd), names)?;
     problem.turns[0].also = also;
+    problem.turns[0].steps = steps;
     Some(problem)
 }
 
@@ -77,8 +93,10 @@ fn is_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let words = lang.pick(["yes", "no"], ["是", "不是"]);
     let answer = words[!yes as usize].to_owned();
     let names = vec![words[yes as usize].to_owned(), dont_know(lang).to_owned(), name.to_owned()];
+    let steps = listed(lang, std::iter::once((name.to_owned(), words::in_place(lang, fact.v))));
     let mut problem = negated(rng, lang, Form::IsAt, fact, scene.facts, question, answer, names)?;
     problem.turns[0].also = lang.pick(vec![], vec![["在", "不在"][!yes as usize].to_owned()]);
+    problem.turns[0].steps = steps;
     Some(problem)
 }
 
@@ -103,7 +121,12 @@ fn either(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let question = wording::ask(rng, lang, split, Form::Either, &[('t', &thing)]);
     let (right, also) = answer(lang, Form::ThingWhere, &fact);
     let wrong = wrong_answers(rng, lang, Form::ThingWhere, &fact, &scene.facts);
-    let turn = Turn { also, ..Turn::plain(question, right, wrong) };
+    // Both places as they were said, then the one that is denied.
+    let (or, comma, not) = lang.pick((" or ", ", ", "not "), ("或者", "，", "不"));
+    let stop = lang.pick(".", "。");
+    let steps = format!("{thing}{}{x}{or}{y}{comma}{not}{there}{stop}", lang.pick(": ", "："));
+    let steps = words::capital(&steps);
+    let turn = Turn { also, steps, ..Turn::plain(question, right, wrong) };
     let key = fact.key(lang);
     scene.facts.retain(|f| *f != fact);
     let mut context = scene.sentences(rng, lang);

@@ -149,13 +149,17 @@ fn count_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     Some(Problem { facts, ..counted(rng, lang, form, context, question, &items) })
 }
 
-/// People with their values, as the steps of an order or a comparison: "7 Anna, 12 Tom."
-fn valued(lang: Lang, facts: &[Fact]) -> String {
+/// People with their values, as the steps of a comparison: "Anna 7, Tom 12."; or of an order, which
+/// goes by the values: "7 Anna, 12 Tom."
+fn valued(lang: Lang, facts: &[Fact], name_first: bool) -> String {
     let value = |f: &Fact| match f.relation {
         Relation::DoTime => words::time(f.v as u32),
         _ => f.v.to_string(),
     };
-    let one = |f: &Fact| format!("{} {}", value(f), Person(f.a).name(lang));
+    let one = |f: &Fact| match (value(f), Person(f.a).name(lang)) {
+        (value, name) if name_first => format!("{name} {value}"),
+        (value, name) => format!("{value} {name}"),
+    };
     let all: Vec<String> = facts.iter().map(one).collect();
     format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }
@@ -213,7 +217,7 @@ pub(super) fn sorting(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
         Turn::plain(question, answer, wrong),
     );
     if !numbers {
-        problem.turns[0].steps = valued(lang, &sorted);
+        problem.turns[0].steps = valued(lang, &sorted, false);
         problem.facts = facts;
     }
     Some(problem)
@@ -322,7 +326,7 @@ fn compare_people(rng: &mut Rng, lang: Lang, split: Split, form: Form) -> Option
         }
     }
     let context = Scene { facts: facts.clone() }.sentences(rng, lang);
-    let steps = valued(lang, &[asked, other]);
+    let steps = valued(lang, &[asked, other], true);
     let turn = Turn { steps, ..Turn::plain(question, name(right), wrong) };
     let mut problem = Problem::new(Kind::Comparing, form, lang, key, context, turn);
     problem.facts = facts;

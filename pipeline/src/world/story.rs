@@ -21,13 +21,15 @@ struct State {
     people: Vec<usize>,
     /// Where each person is.
     places: Vec<usize>,
-    /// Where each person went first, if anywhere.
-    first: Vec<Option<usize>>,
+    /// Where each person was, from the start on.
+    ways: Vec<Vec<usize>>,
     things: Vec<Thing>,
     /// The place of each thing, while nobody has it.
     lying: Vec<usize>,
     /// Who has each thing.
     holder: Vec<Option<usize>>,
+    /// Who has had each thing, in turn.
+    hands: Vec<Vec<usize>>,
     /// Giver, thing, taker.
     gifts: Vec<(usize, usize, usize)>,
     /// Whom the last sentence was about, for a pronoun.
@@ -51,7 +53,8 @@ impl State {
             .collect::<Vec<Thing>>();
         let lying = things.iter().map(|_| rng.pick(&places)).collect();
         let holder = vec![None; things.len()];
-        let first = vec![None; n];
+        let hands = vec![vec![]; things.len()];
+        let ways = places.iter().map(|p| vec![*p]).collect();
         let day = rng.below(7);
         let (gifts, subject, text) = (vec![], None, vec![]);
         let mut state = State {
@@ -60,10 +63,11 @@ impl State {
             day,
             people,
             places,
-            first,
+            ways,
             things,
             lying,
             holder,
+            hands,
             gifts,
             subject,
             text,
@@ -136,7 +140,7 @@ impl State {
             return None;
         }
         self.places[i] = to;
-        self.first[i].get_or_insert(to);
+        self.ways[i].push(to);
         let p = words::to_place(self.lang, to);
         let pattern = self.lang.pick("{a} [went|walked|ran] {p}.", "{a}[去了|走到了|跑到了]{p}。");
         self.say(rng, i, pattern, &[('p', &p)]);
@@ -155,6 +159,7 @@ impl State {
             (_, 0..3) => self.go(rng, i, None)?,
             (None, _) if self.lying[t] == self.places[i] && may_have => {
                 self.holder[t] = Some(i);
+                self.hands[t].push(i);
                 let pattern =
                     self.lang.pick("{a} [took|picked up] {t}.", "{a}[拿起了|拿走了]{t}。");
                 self.say(rng, i, pattern, &[('t', &the)]);
@@ -172,6 +177,7 @@ impl State {
                     self.go(rng, i, Some(self.places[holder]))?;
                 }
                 self.holder[t] = Some(i);
+                self.hands[t].push(i);
                 self.gifts.push((holder, t, i));
                 let b = Person(self.people[i]).name(self.lang);
                 let pattern = self.lang.pick("{a} gave {t} to {b}.", "{a}把{t}给了{b}。");
@@ -183,6 +189,27 @@ impl State {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Where person `i` was, place after place: "Anna: in the park, in the hall."
+    fn way(&self, i: usize) -> String {
+        let places: Vec<String> =
+            self.ways[i].iter().map(|v| words::in_place(self.lang, *v)).collect();
+        self.noted(Person(self.people[i]).name(self.lang), &places)
+    }
+
+    /// Who has had thing `t`, one after the other: "The red cup: Anna, Tom."
+    fn hands(&self, t: usize) -> String {
+        let names: Vec<&str> =
+            self.hands[t].iter().map(|i| Person(self.people[*i]).name(self.lang)).collect();
+        let (noun, colour) = self.things[t];
+        self.noted(&THINGS[noun].the_coloured(self.lang, colour), &names)
+    }
+
+    fn noted(&self, what: &str, items: &[impl AsRef<str>]) -> String {
+        let (colon, stop) = self.lang.pick((": ", "."), ("：", "。"));
+        let what = words::capital(what);
+        format!("{what}{colon}{}{stop}", words::list(self.lang, items))
     }
 
     /// Where thing `t` is.
@@ -279,29 +306,30 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
     };
     Some(match form {
         Form::StoryWhere | Form::StoryFirst => {
-            let place = if form == Form::StoryWhere { state.places[i] } else { state.first[i]? };
+            let place =
+                if form == Form::StoryWhere { state.places[i] } else { *state.ways[i].get(1)? };
             let key = Fact::new(Relation::At, person.0, 0, place).key(lang);
             let question = ask(rng, person);
-            (form, key, place_turn(rng, state, question, place))
+            let turn = place_turn(rng, state, question, place);
+            (form, key, Turn { steps: state.way(i), ..turn })
         }
         Form::StoryThing => {
             let place = state.place_of(t);
             let key = Fact::new(Relation::ThingAt, colour, noun, place).key(lang);
             let question = ask(rng, person);
             let mut turn = place_turn(rng, state, question, place);
-            if let Some(i) = state.holder[t] {
-                let pattern = lang.pick("{a} has {t}. {a} is {p}.", "{a}有{t}。{a}{p}。");
-                let p = words::in_place(lang, place);
-                let name = Person(state.people[i]).name(lang);
-                turn.steps = fill::filled(rng, pattern, &[('a', name), ('t', &the), ('p', &p)]);
-            }
+            turn.steps = match state.holder[t] {
+                Some(i) => format!("{}{}{}", state.hands(t), lang.pick(" ", ""), state.way(i)),
+                None => state.noted(&the, &[words::in_place(lang, place)]),
+            };
             (form, key, turn)
         }
         Form::StoryWho => {
             let holder = Person(state.people[state.holder[t]?]);
             let key = Fact::new(Relation::Has, holder.0, noun, colour).key(lang);
             let question = ask(rng, person);
-            (form, key, person_turn(rng, state, question, holder))
+            let turn = person_turn(rng, state, question, holder);
+            (form, key, Turn { steps: state.hands(t), ..turn })
         }
         Form::StoryGave => {
             let (giver, thing, taker) = *state.gifts.iter().rev().find(|g| g.1 == t)?;
@@ -313,7 +341,8 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
             let (from, to) = (Person(state.people[giver]), Person(state.people[taker]));
             let key = Fact::new(Relation::Has, to.0, noun, colour).key(lang);
             let question = ask(rng, from);
-            (form, key, person_turn(rng, state, question, to))
+            let turn = person_turn(rng, state, question, to);
+            (form, key, Turn { steps: state.hands(t), ..turn })
         }
         _ => {
             let d = words::day(lang, state.day);
@@ -332,7 +361,7 @@ fn place_turn(rng: &mut Rng, state: &State, question: String, place: usize) -> T
         Lang::En => words::in_place(lang, v),
         Lang::Zh => words::place(lang, v).to_owned(),
     };
-    let near = state.places.iter().chain(state.first.iter().flatten()).map(|v| text(*v)).collect();
+    let near = state.places.iter().chain(state.ways.iter().flatten()).map(|v| text(*v)).collect();
     let mut wrong = wrongs(rng, &text(place), near);
     while wrong.len() < 3 {
         let more = text(rng.below(PLACES.len()));

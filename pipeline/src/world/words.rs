@@ -2,6 +2,8 @@
 //! one row with its forms in both languages, so that neither can miss one. Few words, so that a small
 //! model meets each of them thousands of times and the effort goes into what is done with them.
 
+use super::rng::Rng;
+
 /// A language of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lang {
@@ -358,6 +360,24 @@ pub fn and(lang: Lang, items: &[String]) -> String {
 pub fn list<S: AsRef<str>>(lang: Lang, items: &[S]) -> String {
     let items: Vec<&str> = items.iter().map(AsRef::as_ref).collect();
     items.join(lang.pick(", ", "、"))
+}
+
+/// `text` with a capital first letter, where letters have capitals.
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |c| c.to_uppercase().chain(letters).collect())
+}
+
+/// Any word that names something: a person, a place, a thing, a colour, a food, a day.
+pub fn random(rng: &mut Rng, lang: Lang) -> &'static str {
+    match rng.below(6) {
+        0 => Person(rng.below(PEOPLE)).name(lang),
+        1 => place(lang, rng.below(PLACES.len())),
+        2 => THINGS[rng.below(THINGS.len())].bare(lang),
+        3 => colour(lang, rng.below(COLOURS.len())),
+        4 => FOODS[rng.below(FOODS.len())].bare(lang),
+        _ => day(lang, rng.below(7)),
+    }
 }
 
 /// A time of day from minutes after midnight: 7:05.

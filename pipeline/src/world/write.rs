@@ -231,9 +231,7 @@ fn line(options: &Options, stream: Stream, i: u64) -> Line {
             let problem = super::problem(rng, kind, lang, split);
             let plain = problem.turns.len() == 1 && problem.kind != Kind::Tool;
             let value = match stream {
-                Stream::Sft if plain && rng.chance(10) => {
-                    render::choice_conversation(rng, &problem)
-                }
+                Stream::Sft if plain && rng.chance(4) => render::choice_conversation(rng, &problem),
                 Stream::Sft => render::conversation(rng, &problem),
                 Stream::Pref => render::preference(rng, &problem),
                 Stream::Choice => {
