@@ -57,7 +57,11 @@ impl Matcher {
             return None;
         }
         let bytes = text.as_bytes();
-        for start in from..bytes.len() {
+        let begins = |byte: &u8| !self.lengths[usize::from(*byte)].is_empty();
+        let mut next = from;
+        while let Some(skipped) = bytes[next..].iter().position(begins) {
+            let start = next + skipped;
+            next = start + 1;
             for &length in &self.lengths[usize::from(bytes[start])] {
                 let Some(found) = bytes.get(start..start + length) else { continue };
                 let Some(&id) = self.ids.get(found) else { continue };

@@ -4,9 +4,10 @@
 //! Files write bytes as printable characters (`Ġ` for a space); here pieces are the bytes themselves.
 
 use super::hash::Map;
-use super::merge::{NO_PIECE, Symbol, Words, merge};
+use super::merge::{NO_PIECE, Symbol, merge};
 use super::pre_tokenizer::PreTokenizer;
 use super::sentencepiece::Place;
+use super::word_table::Shelf;
 
 /// The encoder's tables.
 pub(super) struct ByteBpe {
@@ -20,6 +21,7 @@ pub(super) struct ByteBpe {
     /// A space is put in front of text that does not start with one.
     pub add_prefix_space: bool,
     pub unknown: Option<u32>,
+    pub words: Shelf,
 }
 
 impl ByteBpe {
@@ -33,11 +35,16 @@ impl ByteBpe {
         } else {
             text
         };
-        let mut words = Words::default();
-        let mut symbols = Vec::new();
-        self.splitter.split(text, &mut |word| {
-            let word = word.as_bytes();
-            words.append(word, out, |out| self.encode_word(word, &mut symbols, out));
+        self.words.with(|words| {
+            let mut symbols = Vec::new();
+            self.splitter.split(text, &mut |word| {
+                let word = word.as_bytes();
+                let encode = |out: &mut Vec<u32>| {
+                    self.encode_word(word, &mut symbols, out);
+                    true
+                };
+                words.append(word, 0..word.len(), out, encode);
+            });
         });
     }
 

@@ -158,6 +158,7 @@ impl Draft {
                     splitter,
                     add_prefix_space,
                     unknown,
+                    words: Default::default(),
                 })
             }
         };

@@ -7,29 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::hash::Map;
-
-/// Where the ids of each word of a text first stand among all ids: a word is merged once a text.
-#[derive(Default)]
-pub(super) struct Words<'t>(Map<&'t [u8], (usize, usize)>);
-
-impl<'t> Words<'t> {
-    /// Appends the ids of `word`, made by `encode` when it is met for the first time.
-    pub fn append(
-        &mut self,
-        word: &'t [u8],
-        out: &mut Vec<u32>,
-        encode: impl FnOnce(&mut Vec<u32>),
-    ) {
-        if let Some(&(start, end)) = self.0.get(word) {
-            return out.extend_from_within(start..end);
-        }
-        let start = out.len();
-        encode(out);
-        self.0.insert(word, (start, out.len()));
-    }
-}
-
 /// A stretch `start..end` of the text's bytes and the piece it is, or [`NO_PIECE`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Symbol {

@@ -20,6 +20,7 @@ mod sentencepiece;
 mod sentencepiece_model;
 mod stream;
 mod train;
+mod word_table;
 
 use std::borrow::Cow;
 use std::ops::Range;

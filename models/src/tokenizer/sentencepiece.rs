@@ -5,11 +5,13 @@
 //! the text is cut there first, which changes nothing but makes words short and repeatable.
 
 use puyu_tensor::{Error, Result};
+use std::ops::Range;
 
 use super::TokenKind;
 use super::added::Matcher;
 use super::hash::Map;
-use super::merge::{NO_PIECE, Symbol, Words, merge};
+use super::merge::{NO_PIECE, Symbol, merge};
+use super::word_table::{Shelf, Table};
 
 /// When a space is put in front of a stretch of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +53,15 @@ pub(super) struct SentencePiece {
     /// Pieces that merges may pass through but not end in.
     unused: Map<u32, ()>,
     seams: Seams,
+    words: Shelf,
     /// Ids of the byte pieces, if unknown characters are spelled in bytes.
     byte_ids: Option<Box<[u32; 256]>>,
     unknown: Option<u32>,
     pub prefix: Prefix,
 }
+
+/// The id of a character that was not looked up yet.
+const LATER: u32 = NO_PIECE - 1;
 
 /// What the encoder is built from, beside the order of its merges.
 pub(super) struct Pieces<'a> {
@@ -134,7 +140,8 @@ impl SentencePiece {
             ));
         }
         let (unknown, prefix) = (pieces.unknown, pieces.prefix);
-        Ok(Self { index, order, user_defined, unused, seams, byte_ids, unknown, prefix })
+        let words = Shelf::default();
+        Ok(Self { index, order, user_defined, unused, seams, words, byte_ids, unknown, prefix })
     }
 
     /// Encodes one stretch of text that holds no control token.
@@ -154,31 +161,39 @@ impl SentencePiece {
         } else {
             text
         };
-        let mut words = Words::default();
-        let mut from = 0;
-        while let Some((range, id)) = self.user_defined.find(text, from, |_, _| true) {
-            self.encode_between(&text[from..range.start], &mut words, out);
-            out.push(id);
-            from = range.end;
-        }
-        self.encode_between(&text[from..], &mut words, out);
-    }
-
-    /// Encodes text without user-defined pieces: cut at seams, every different word merged once.
-    fn encode_between<'t>(&self, text: &'t str, words: &mut Words<'t>, out: &mut Vec<u32>) {
-        let mut symbols = Vec::new();
-        self.seams.split(text, |word| {
-            let encode = |out: &mut Vec<u32>| self.encode_word(word, &mut symbols, out);
-            words.append(word.as_bytes(), out, encode);
+        self.words.with(|words| {
+            let mut from = 0;
+            while let Some((range, id)) = self.user_defined.find(text, from, |_, _| true) {
+                self.encode_between(&text[from..range.start], words, out);
+                out.push(id);
+                from = range.end;
+            }
+            self.encode_between(&text[from..], words, out);
         });
     }
 
-    fn encode_word(&self, word: &str, symbols: &mut Vec<Symbol>, out: &mut Vec<u32>) {
+    /// Encodes text without user-defined pieces: cut at seams, words that were met before taken as they
+    /// were.
+    fn encode_between(&self, text: &str, words: &mut Table, out: &mut Vec<u32>) {
+        let mut symbols = Vec::new();
+        self.seams.split(text, |range| {
+            let word = &text[range.clone()];
+            let encode = |out: &mut Vec<u32>| self.encode_word(word, &mut symbols, out);
+            words.append(text.as_bytes(), range, out, encode);
+        });
+    }
+
+    /// Encodes a word; false if its ids depend on those before it.
+    fn encode_word(&self, word: &str, symbols: &mut Vec<Symbol>, out: &mut Vec<u32>) -> bool {
         let bytes = word.as_bytes();
+        // What a character is alone matters if merges go by ids, or if it may be unknown; else only in
+        // the end, and most characters are merged by then.
+        let later = matches!(self.order, Order::Score(_)) && self.byte_ids.is_some();
         symbols.clear();
         symbols.extend(word.char_indices().map(|(start, c)| {
             let end = start + c.len_utf8();
-            Symbol { id: self.lookup(&bytes[start..end]), start, end }
+            let id = if later { LATER } else { self.lookup(&bytes[start..end]) };
+            Symbol { id, start, end }
         }));
         // How a merge through an unused piece came about, to be undone at the end.
         let mut splits: Map<u32, (Symbol, Symbol)> = Map::default();
@@ -195,6 +210,13 @@ impl SentencePiece {
             }),
             Order::Pairs(pairs) => merge(symbols, |l, r| pairs.get(&(l.id, r.id)).copied()),
         }
+        // A run of unknown characters is one unknown token, and may have begun before this word.
+        let everywhere =
+            self.byte_ids.is_some() || symbols.iter().all(|symbol| symbol.id != NO_PIECE);
+        if splits.is_empty() {
+            symbols.iter().for_each(|symbol| self.emit(*symbol, bytes, out));
+            return everywhere;
+        }
         let mut stack = Vec::new();
         for &symbol in symbols.iter() {
             stack.push(symbol);
@@ -205,16 +227,19 @@ impl SentencePiece {
                 }
             }
         }
+        everywhere
     }
 
-    fn emit(&self, symbol: Symbol, bytes: &[u8], out: &mut Vec<u32>) {
+    fn emit(&self, mut symbol: Symbol, bytes: &[u8], out: &mut Vec<u32>) {
+        if symbol.id == LATER {
+            symbol.id = self.lookup(&bytes[symbol.start..symbol.end]);
+        }
         if symbol.id != NO_PIECE {
             out.push(symbol.id);
         } else if let Some(byte_ids) = &self.byte_ids {
             let text = &bytes[symbol.start..symbol.end];
             out.extend(text.iter().map(|&byte| byte_ids[usize::from(byte)]));
         } else if out.last() != self.unknown.as_ref() {
-            // A run of unknown characters is one unknown token.
             out.extend(self.unknown);
         }
     }
@@ -229,41 +254,54 @@ impl SentencePiece {
 struct Seams {
     /// Pairs of ASCII characters: one bit for each second character.
     ascii: Vec<u128>,
-    other: Map<(char, char), ()>,
+    /// Other pairs, one bit for all that share a place: a pair that is taken for another is only not cut.
+    other: Vec<u64>,
 }
 
 impl Seams {
+    /// Bits for the pairs that are not ASCII: some twenty times the pairs of a large vocabulary.
+    const BITS: u32 = 21;
+
     fn allow(&mut self, piece: &str) {
         self.ascii.resize(128, 0);
+        self.other.resize(1 << (Self::BITS - 6), 0);
         for (a, b) in piece.chars().zip(piece.chars().skip(1)) {
             if a.is_ascii() && b.is_ascii() {
                 self.ascii[a as usize] |= 1 << (b as u32);
             } else {
-                self.other.insert((a, b), ());
+                let place = Self::place(a, b);
+                self.other[place / 64] |= 1 << (place % 64);
             }
         }
+    }
+
+    /// The bit of a pair, spread by a multiplication.
+    fn place(a: char, b: char) -> usize {
+        let pair = u64::from(a) << 32 | u64::from(b);
+        (pair.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::BITS)) as usize
     }
 
     fn joins(&self, a: char, b: char) -> bool {
         if a.is_ascii() && b.is_ascii() {
             self.ascii.get(a as usize).is_some_and(|row| row >> (b as u32) & 1 == 1)
         } else {
-            self.other.contains_key(&(a, b))
+            let place = Self::place(a, b);
+            self.other.get(place / 64).is_some_and(|bits| bits >> (place % 64) & 1 == 1)
         }
     }
 
     /// Calls `word` with every stretch of `text` that merges cannot leave.
-    fn split<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
+    fn split(&self, text: &str, mut word: impl FnMut(Range<usize>)) {
         let mut start = 0;
         let mut chars = text.char_indices();
         let Some((_, mut last)) = chars.next() else { return };
         for (place, c) in chars {
             if !self.joins(last, c) {
-                word(&text[start..place]);
+                word(start..place);
                 start = place;
             }
             last = c;
         }
-        word(&text[start..]);
+        word(start..text.len());
     }
 }
