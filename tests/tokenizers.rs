@@ -9,7 +9,7 @@ use puyu_models::chat_template::{
     CHATML, ChatTemplate, INTERNLM1, META_INSTRUCTION, Message, Part, RenderOptions,
 };
 use puyu_models::format::tokenizer_files;
-use puyu_models::tokenizer::{DecodeStream, EncodeOptions, Tokenizer};
+use puyu_models::tokenizer::{DecodeStream, EncodeOptions, GgufVocab, Tokenizer};
 use puyu_tests::{byte_vocab, fixtures, gguf_vocab, shared, smollm2};
 use serde_json::{Value, json};
 
@@ -410,6 +410,44 @@ proptest! {
                 prop_assert_eq!(&text, &tokenizer.decode(&ids, skip_special));
             }
         }
+    }
+}
+
+/// Words are kept from text to text: what was encoded before, and on which thread, must change nothing,
+/// also where a run of unknown characters is one token.
+#[test]
+fn texts_do_not_depend_on_those_before_them() {
+    let texts = ["b☃ b", "☃b ☃☃ b", "a☃☃b", "☃b", "b", "☃", "", "aab ☃a b☃", "ab ab☃ ab", "☃ ☃b☃b"];
+    let pieces = ["<unk>", "a", "b", "▁", "ab", "▁b"].map(String::from);
+    for bytes in [0, 256] {
+        let more = (0..bytes).map(|byte| format!("<0x{byte:02X}>"));
+        let tokens: Vec<String> = pieces.iter().cloned().chain(more).collect();
+        let fresh = || {
+            let kind = |id: usize| [2, 1, 6][usize::from(id > 0) + usize::from(id > 5)];
+            let vocab = GgufVocab {
+                model: "llama".into(),
+                scores: (0..tokens.len()).map(|id| id as f32).collect(),
+                token_type: (0..tokens.len()).map(kind).collect(),
+                tokens: tokens.iter().map(|t| t.clone().into_bytes()).collect(),
+                unk: Some(0),
+                ..GgufVocab::default()
+            };
+            Tokenizer::from_gguf(vocab).unwrap()
+        };
+        let used = fresh();
+        let expected: Vec<Vec<u32>> = texts.map(|text| fresh().encode(text, PLAIN)).to_vec();
+        assert!(expected[3] != expected[4] && expected[9].len() > 3);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for (text, ids) in
+                        texts.iter().zip(&expected).chain(texts.iter().zip(&expected))
+                    {
+                        assert_eq!(used.encode(text, PLAIN), *ids, "{text}");
+                    }
+                });
+            }
+        });
     }
 }
 

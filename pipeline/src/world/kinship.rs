@@ -160,11 +160,13 @@ fn turn(
             wrong.push(name);
         }
     }
-    // A note begins with whom the question names.
+    let (a, b, r) = (from.name(lang), to.name(lang), kin(lang, first.w));
     let steps = match form {
-        Form::KinWhose | Form::KinHow | Form::KinTurned => {
-            let (whose, r, name) = (from.whose(lang), kin(lang, first.w), to.name(lang));
-            lang.pick(format!("{name} is {whose} {r}."), format!("{name}是{whose}{r}。"))
+        Form::KinWhose | Form::KinTurned => {
+            lang.pick(format!("The one whose {r} is {b}: {a}."), format!("{r}是{b}的人：{a}。"))
+        }
+        Form::KinHow => {
+            lang.pick(format!("What {b} is to {a}: {r}."), format!("{b}对{a}来说：{r}。"))
         }
         _ => steps(lang, line),
     };
@@ -174,8 +176,8 @@ fn turn(
 /// The hops, each as a sentence.
 fn steps(lang: Lang, line: &[Fact]) -> String {
     let sentence = |f: &Fact| {
-        let (whose, r, name) = (Person(f.a).whose(lang), kin(lang, f.w), Person(f.v).name(lang));
-        lang.pick(format!("{whose} {r} is {name}."), format!("{whose}{r}是{name}。"))
+        let (a, r, name) = (Person(f.a).name(lang), kin(lang, f.w), Person(f.v).name(lang));
+        lang.pick(format!("The {r} of {a}: {name}."), format!("{a}的{r}：{name}。"))
     };
     let all: Vec<String> = line.iter().map(sentence).collect();
     all.join(lang.pick(" ", ""))

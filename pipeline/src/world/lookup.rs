@@ -92,18 +92,19 @@ pub(super) fn answer(lang: Lang, form: Form, fact: &Fact) -> (String, Vec<String
     }
 }
 
-/// What `form` asks for about `fact`, named with the question's words and nothing of the answer: Anna's
-/// job, the owner of the red cup.
+/// What `form` asks for about `fact`, named with the question's words and nothing of the answer: the job of
+/// Anna, the owner of the red cup. No name comes first: at the beginning of a text a name is another token
+/// than after a space, and what is to be copied should be the same everywhere.
 fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
     let pattern = match form {
-        Form::Where => lang.pick("{s} place", "{a}的地方"),
+        Form::Where => lang.pick("Place of {a}", "{a}的地方"),
         Form::WhoAt => lang.pick("Person {p}", "{p}的人"),
         Form::ColourOf => lang.pick("Colour of {s} {t}", "{s}{t}的颜色"),
-        Form::WhatHas => lang.pick("{s} thing", "{s}东西"),
+        Form::WhatHas => lang.pick("Thing of {a}", "{s}东西"),
         Form::WhoHas => lang.pick("Owner of {u}", "{u}的主人"),
-        Form::Likes => lang.pick("{s} food", "{s}食物"),
+        Form::Likes => lang.pick("Food of {a}", "{s}食物"),
         Form::WhoLikes => lang.pick("Person who likes {f}", "喜欢{f}的人"),
-        Form::Job => lang.pick("{s} job", "{s}工作"),
+        Form::Job => lang.pick("Job of {a}", "{s}工作"),
         Form::WhoJob => lang.pick("Person who is {j}", "工作是{j}的人"),
         Form::ThingWhere => lang.pick("Place of {u}", "{u}的地方"),
         Form::WhatAt => lang.pick("Thing {p}", "{p}的东西"),
@@ -111,7 +112,7 @@ fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
         Form::WhoDay => lang.pick("Person who {x} on {d}", "{d}{v}的人"),
         Form::DoTime => lang.pick("Time when {a} {x}", "{a}{v}的时间"),
         Form::WhoTime => lang.pick("Person who {x} at {m}", "{m}{v}的人"),
-        Form::Age => lang.pick("{s} age", "{s}年龄"),
+        Form::Age => lang.pick("Age of {a}", "{s}年龄"),
         Form::WhoAge => lang.pick("Person who is {n} years old", "{n}岁的人"),
         Form::HowMany => lang.pick("Number of {s} {f}", "{s}{f}的数量"),
         other => unreachable!("{other:?} is not about one fact"),
@@ -123,7 +124,13 @@ fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
 
 /// The note before an answer: what is sought, and what the facts say of it. A model that names what it
 /// looks for in one fixed way finds it more easily than from the many wordings of a question.
-fn note(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact, found: Option<&str>) -> String {
+pub(super) fn note(
+    rng: &mut Rng,
+    lang: Lang,
+    form: Form,
+    fact: &Fact,
+    found: Option<&str>,
+) -> String {
     let found = found.unwrap_or(lang.pick("not given", "没有说"));
     let (colon, stop) = lang.pick((": ", "."), ("：", "。"));
     format!("{}{colon}{found}{stop}", sought(rng, lang, form, fact))

@@ -3,7 +3,7 @@
 
 use super::facts::{self, Fact, Relation, Scene};
 use super::fill;
-use super::lookup::{answer, others, wrong_answers};
+use super::lookup::{answer, note, others, wrong_answers};
 use super::problem::{Kind, Problem, Turn, dont_know, wrongs};
 use super::rng::{Rng, Split};
 use super::wording::{self, Form};
@@ -36,18 +36,19 @@ fn not_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let question = wording::ask(rng, lang, split, Form::NotAt, &[('p', &p)]);
     let names: Vec<String> = all.iter().map(|f| Person(f.a).name(lang).to_owned()).collect();
     let places = all.iter().map(|f| words::in_place(lang, f.v));
-    let steps = listed(lang, names.iter().cloned().zip(places));
+    let lead = lang.pick("Places: ", "地方：");
+    let steps = listed(lang, lead, names.iter().cloned().zip(places));
     let answer = Person(odd.a).name(lang).to_owned();
     let mut problem = negated(rng, lang, Form::NotAt, odd, all, question, answer, names)?;
     problem.turns[0].steps = steps;
     Some(problem)
 }
 
-/// Names with what is so of each, as the steps of an answer: "Anna: in the park, Tom: in the hall."
-fn listed(lang: Lang, pairs: impl Iterator<Item = (String, String)>) -> String {
-    let colon = lang.pick(": ", "：");
-    let all: Vec<String> = pairs.map(|(name, is)| format!("{name}{colon}{is}")).collect();
-    format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
+/// Names with what is so of each, as the steps of an answer: "Places: Anna in the park, Tom in the hall."
+fn listed(lang: Lang, lead: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
+    let gap = lang.pick(" ", "");
+    let all: Vec<String> = pairs.map(|(name, is)| format!("{name}{gap}{is}")).collect();
+    format!("{lead}{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }
 
 /// All but one thing have one colour.
@@ -72,7 +73,7 @@ fn not_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let facts = scene.facts;
     let colours = facts.iter().map(|f| words::colour(lang, f.a).to_owned());
     let bare = facts.iter().map(|f| THINGS[f.w].bare(lang).to_owned());
-    let steps = listed(lang, bare.zip(colours));
+    let steps = listed(lang, lang.pick("Colours: ", "颜色："), bare.zip(colours));
     let mut problem = negated(rng, lang, Form::NotColour, odd, facts, question, the(&odd), names)?;
     problem.turns[0].also = also;
     problem.turns[0].steps = steps;
@@ -93,7 +94,8 @@ fn is_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let words = lang.pick(["yes", "no"], ["是", "不是"]);
     let answer = words[!yes as usize].to_owned();
     let names = vec![words[yes as usize].to_owned(), dont_know(lang).to_owned(), name.to_owned()];
-    let steps = listed(lang, std::iter::once((name.to_owned(), words::in_place(lang, fact.v))));
+    let found = words::in_place(lang, fact.v);
+    let steps = note(rng, lang, Form::Where, &fact, Some(&found));
     let mut problem = negated(rng, lang, Form::IsAt, fact, scene.facts, question, answer, names)?;
     problem.turns[0].also = lang.pick(vec![], vec![["在", "不在"][!yes as usize].to_owned()]);
     problem.turns[0].steps = steps;

@@ -149,7 +149,7 @@ fn count_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     Some(Problem { facts, ..counted(rng, lang, form, context, question, &items) })
 }
 
-/// People with their values, as the steps of a comparison: "Anna 7, Tom 12."; or of an order, which
+/// People with their values, as the steps of a comparison: "Ages: Anna 7, Tom 12."; or of an order, which
 /// goes by the values: "7 Anna, 12 Tom."
 fn valued(lang: Lang, facts: &[Fact], name_first: bool) -> String {
     let value = |f: &Fact| match f.relation {
@@ -161,7 +161,12 @@ fn valued(lang: Lang, facts: &[Fact], name_first: bool) -> String {
         (value, name) => format!("{value} {name}"),
     };
     let all: Vec<String> = facts.iter().map(one).collect();
-    format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
+    let lead = match (name_first, facts.first().map(|f| f.relation)) {
+        (false, _) => "",
+        (true, Some(Relation::Count)) => lang.pick("Numbers: ", "数量："),
+        (true, _) => lang.pick("Ages: ", "年龄："),
+    };
+    format!("{lead}{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }
 
 /// Numbers, or people by age or time, in order.
@@ -370,7 +375,8 @@ fn chain(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     }
     let (context, signs): (Vec<String>, Vec<String>) = said.into_iter().unzip();
     let (comma, stop) = lang.pick((", ", ". "), ("，", "。"));
-    let steps = format!("{}{stop}{}{stop}", signs.join(comma), names.join(" > "));
+    let order = lang.pick("Order: ", "顺序：");
+    let steps = format!("{order}{}{stop}{}{stop}", signs.join(comma), names.join(" > "));
     let steps = steps.trim_end().to_owned();
     let turn = Turn { steps, ..Turn::plain(question, answer, wrong) };
     Some(Problem::new(Kind::Comparing, Form::Most, lang, key, context, turn))

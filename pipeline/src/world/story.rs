@@ -191,24 +191,27 @@ impl State {
         Some(())
     }
 
-    /// Where person `i` was, place after place: "Anna: in the park, in the hall."
+    /// Where person `i` was, place after place: "Where Anna was: in the park, in the hall."
     fn way(&self, i: usize) -> String {
         let places: Vec<String> =
             self.ways[i].iter().map(|v| words::in_place(self.lang, *v)).collect();
-        self.noted(Person(self.people[i]).name(self.lang), &places)
+        let name = Person(self.people[i]).name(self.lang);
+        let what = self.lang.pick(format!("Where {name} was"), format!("{name}到过的地方"));
+        self.noted(&what, &places)
     }
 
-    /// Who has had thing `t`, one after the other: "The red cup: Anna, Tom."
+    /// Who has had thing `t`, one after the other: "Who had the red cup: Anna, Tom."
     fn hands(&self, t: usize) -> String {
         let names: Vec<&str> =
             self.hands[t].iter().map(|i| Person(self.people[*i]).name(self.lang)).collect();
         let (noun, colour) = self.things[t];
-        self.noted(&THINGS[noun].the_coloured(self.lang, colour), &names)
+        let the = THINGS[noun].the_coloured(self.lang, colour);
+        let what = self.lang.pick(format!("Who had {the}"), format!("有过{the}的人"));
+        self.noted(&what, &names)
     }
 
     fn noted(&self, what: &str, items: &[impl AsRef<str>]) -> String {
         let (colon, stop) = self.lang.pick((": ", "."), ("：", "。"));
-        let what = words::capital(what);
         format!("{what}{colon}{}{stop}", words::list(self.lang, items))
     }
 
@@ -320,7 +323,10 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
             let mut turn = place_turn(rng, state, question, place);
             turn.steps = match state.holder[t] {
                 Some(i) => format!("{}{}{}", state.hands(t), lang.pick(" ", ""), state.way(i)),
-                None => state.noted(&the, &[words::in_place(lang, place)]),
+                None => {
+                    let what = lang.pick(format!("Place of {the}"), format!("{the}的地方"));
+                    state.noted(&what, &[words::in_place(lang, place)])
+                }
             };
             (form, key, turn)
         }
