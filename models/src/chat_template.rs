@@ -144,7 +144,12 @@ impl RenderOptions {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
+    /// What is compiled.
+    prepared: String,
 }
+
+/// A template compiled once, for many conversations.
+pub struct Renderer<'t>(jinja::Compiled<'t>);
 
 impl ChatTemplate {
     /// The template `source`.
@@ -152,8 +157,18 @@ impl ChatTemplate {
     /// # Errors
     /// A template that is malformed, too long or too deeply nested.
     pub fn new(source: &str) -> Result<Self> {
-        jinja::check(source)?;
-        Ok(Self { environment: jinja::environment(), source: source.into() })
+        let prepared = jinja::prepared(source)?;
+        let new = Self { environment: jinja::environment(), source: source.into(), prepared };
+        new.renderer()?;
+        Ok(new)
+    }
+
+    /// The template, compiled.
+    ///
+    /// # Errors
+    /// If there can be no thread to compile it on.
+    pub fn renderer(&self) -> Result<Renderer<'_>> {
+        jinja::Compiled::new(&self.environment, &self.prepared).map(Renderer)
     }
 
     /// The program as it was given.
@@ -188,6 +203,24 @@ impl ChatTemplate {
     /// # Errors
     /// What the template raises, and a template that uses up its budget.
     pub fn render_text(&self, messages: &[Message], options: &RenderOptions) -> Result<String> {
+        self.renderer()?.render_text(messages, options)
+    }
+
+    /// [`Renderer::render`] of one conversation.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Part>> {
+        self.renderer()?.render(messages, options)
+    }
+}
+
+impl Renderer<'_> {
+    /// Renders the conversation as one text.
+    ///
+    /// # Errors
+    /// What the template raises, and a template that uses up its budget.
+    pub fn render_text(&mut self, messages: &[Message], options: &RenderOptions) -> Result<String> {
         self.run(&conversation(messages)?, options)
     }
 
@@ -198,8 +231,8 @@ impl ChatTemplate {
     /// spell are followed instead, and the rest counts as the template's.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render_text`]; also a template that rewrites even those.
-    pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Part>> {
+    /// As [`Renderer::render_text`]; also a template that rewrites even those.
+    pub fn render(&mut self, messages: &[Message], options: &RenderOptions) -> Result<Vec<Part>> {
         let messages = conversation(messages)?;
         let text = self.run(&messages, options)?;
         for whole in [true, false] {
@@ -220,7 +253,7 @@ impl ChatTemplate {
         ))
     }
 
-    fn run(&self, messages: &Value, options: &RenderOptions) -> Result<String> {
+    fn run(&mut self, messages: &Value, options: &RenderOptions) -> Result<String> {
         let mut context = json!({
             "messages": messages,
             "add_generation_prompt": options.add_generation_prompt,
@@ -231,7 +264,7 @@ impl ChatTemplate {
         for (name, value) in &options.variables {
             context[name] = value.clone();
         }
-        jinja::render(&self.environment, &self.source, &context, options.now)
+        self.0.render(&context, options.now)
     }
 }
 

@@ -64,43 +64,55 @@ fn syntax() -> SyntaxConfig {
     syntax.expect("the standard delimiters are valid")
 }
 
-/// Runs the template `source`, on a thread of its own for its stack.
-pub(super) fn render(
-    environment: &Environment,
-    source: &str,
-    context: &Json,
-    now: Option<u64>,
-) -> Result<String> {
-    let mut environment = environment.clone();
-    let fuel = BASE_FUEL + fuel_for(context);
-    environment.set_fuel(Some(fuel));
-    if let Some(now) = now {
-        environment.add_global(NOW, now);
-    }
-    let source = paid::without_constant_lists(source, syntax());
-    let run = || Program::compile(NAME, &source, syntax())?.render(&environment, value(context));
-    let stack = fuel * STACK_PER_FUEL + source.len() as u64 * STACK_PER_BYTE;
-    let rendered = with_stack(stack, run)?;
-    rendered.map_err(|e| match e.kind() {
-        ErrorKind::OutOfFuel => Error::invalid(
-            "the chat template does more work than a conversation can need (an endless loop?)",
-        ),
-        _ => error("the chat template failed", &e),
-    })
+/// A template ready to run.
+pub(super) struct Compiled<'s> {
+    environment: Environment<'static>,
+    program: Program<'s>,
+    source_bytes: u64,
 }
 
-/// Checks that `source` is a template.
-pub(super) fn check(source: &str) -> Result<()> {
+impl<'s> Compiled<'s> {
+    /// Compiles `source`, as [`prepared`] gives it, for `environment`.
+    pub fn new(environment: &Environment<'static>, source: &'s str) -> Result<Self> {
+        let source_bytes = source.len() as u64;
+        let program = with_stack(source_bytes * STACK_PER_BYTE, || {
+            Program::compile(NAME, source, syntax())
+                .map_err(|e| error("the chat template is malformed", &e))
+        })??;
+        Ok(Self { environment: environment.clone(), program, source_bytes })
+    }
+
+    /// Runs it, where there is stack enough.
+    pub fn render(&mut self, context: &Json, now: Option<u64>) -> Result<String> {
+        let fuel = BASE_FUEL + fuel_for(context);
+        self.environment.set_fuel(Some(fuel));
+        match now {
+            Some(now) => self.environment.add_global(NOW, now),
+            None => self.environment.remove_global(NOW),
+        }
+        let run = || self.program.render(&self.environment, value(context));
+        let stack = fuel * STACK_PER_FUEL + self.source_bytes * STACK_PER_BYTE;
+        with_stack(stack, run)?.map_err(|e| match e.kind() {
+            ErrorKind::OutOfFuel => Error::invalid(
+                "the chat template does more work than a conversation can need (an endless loop?)",
+            ),
+            _ => error("the chat template failed", &e),
+        })
+    }
+}
+
+/// `source` as [`Compiled`] takes it.
+///
+/// # Errors
+/// A template that is too long.
+pub(super) fn prepared(source: &str) -> Result<String> {
     if source.len() > MAX_SOURCE {
         return Err(Error::unsupported(format!(
             "the chat template has {} bytes, more than the {MAX_SOURCE} that are run",
             source.len()
         )));
     }
-    let source = paid::without_constant_lists(source, syntax());
-    let run = || Program::compile(NAME, &source, syntax()).map(|_| ());
-    with_stack(source.len() as u64 * STACK_PER_BYTE, run)?
-        .map_err(|e| error("the chat template is malformed", &e))
+    Ok(paid::without_constant_lists(source, syntax()).into())
 }
 
 thread_local! {

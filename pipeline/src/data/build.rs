@@ -9,7 +9,7 @@ use super::internevo::check_meta;
 use super::records::{Item, Records};
 use super::report::Found;
 use super::tokens::{Encoded, Tokens, Writer};
-use puyu_models::chat_template::with_room;
+use puyu_models::chat_template::{Renderer, with_room};
 use puyu_tensor::cpu::pool;
 use puyu_tensor::{Context, Error, ErrorKind, FileBytes, Result};
 use sha2::{Digest, Sha256};
@@ -133,14 +133,17 @@ impl Build<'_> {
     /// Encodes a batch on all threads; each result with its line.
     fn encode(&self, bytes: &[u8], batch: &[Item], format: Format) -> Vec<(u64, Result<Encoded>)> {
         let mut results: Vec<Option<(u64, Result<Encoded>)>> = batch.iter().map(|_| None).collect();
-        let one = |record: &Item| match record {
-            Ok(record) => (record.line, self.encoder.encode(bytes, record, format)),
+        let one = |renderer: &mut Option<Renderer>, record: &Item| match record {
+            Ok(record) => (record.line, self.encoder.encode(renderer, bytes, record, format)),
             Err((line, e)) => (*line, Err(e.clone())),
+        };
+        let some = |records: &[Item]| -> Result<Vec<_>> {
+            let mut renderer = self.encoder.renderer()?;
+            Ok(records.iter().map(|record| one(&mut renderer, record)).collect())
         };
         pool::par_rows(&mut results, 1, TOGETHER, |first, rows| {
             let records = &batch[first..first + rows.len()];
-            let encoded = with_room(|| records.iter().map(one).collect::<Vec<_>>());
-            match encoded {
+            match with_room(|| some(records)).flatten() {
                 Ok(all) => rows.iter_mut().zip(all).for_each(|(row, one)| *row = Some(one)),
                 Err(e) => rows.iter_mut().for_each(|row| *row = Some((0, Err(e.clone())))),
             }

@@ -6,7 +6,7 @@
 
 use super::sample::Conversation;
 use super::tokens::NO_LOSS;
-use puyu_models::chat_template::{ChatTemplate, Message, Part, RenderOptions};
+use puyu_models::chat_template::{ChatTemplate, Message, Part, RenderOptions, Renderer};
 use puyu_models::tokenizer::Tokenizer;
 use puyu_tensor::{Error, Result};
 use std::borrow::Cow;
@@ -29,18 +29,27 @@ impl<'a> Chat<'a> {
         Self { tokenizer, template, opened, whole }
     }
 
+    /// The template, compiled for the conversations of one thread.
+    ///
+    /// # Errors
+    /// If there can be no thread to compile it on.
+    pub fn renderer(&self) -> Result<Renderer<'a>> {
+        self.template.renderer()
+    }
+
     /// The tokens of `conversation`, up to the last that is learnt; the others have [`NO_LOSS`].
     ///
     /// # Errors
     /// If the template refuses it, or renders an answer differently once more follows.
-    pub fn encode(&self, conversation: &Conversation) -> Result<Vec<u32>> {
+    pub fn encode(&self, renderer: &mut Renderer, conversation: &Conversation) -> Result<Vec<u32>> {
         let [whole, opened] = [&self.whole, &self.opened].map(|o| with_tools(o, conversation));
-        let parts = self.template.render(&conversation.messages, &whole)?;
+        let parts = renderer.render(&conversation.messages, &whole)?;
         let text: String = parts.iter().map(Part::text).collect();
         let mut words = Vec::new();
         let mut at = 0;
         for (i, _) in conversation.learnt.iter().enumerate().filter(|(_, learnt)| **learnt) {
-            let answer = self.answer(&conversation.messages, i, &text, [&whole, &opened])?;
+            let options = [&*whole, &*opened];
+            let answer = self.answer(renderer, &conversation.messages, i, &text, options)?;
             if answer.start < at {
                 return Err(self.differs(i));
             }
@@ -58,14 +67,18 @@ impl<'a> Chat<'a> {
     /// Where in `text` the message `i` is what the model has to say, with the end of its turn.
     fn answer(
         &self,
+        renderer: &mut Renderer,
         messages: &[Message],
         i: usize,
         text: &str,
         [whole, opened]: [&RenderOptions; 2],
     ) -> Result<Range<usize>> {
-        let before = self.template.render_text(&messages[..i], opened)?;
-        let until = self.template.render_text(&messages[..=i], whole)?;
-        let said = until.strip_prefix(&before).filter(|_| text.starts_with(&until));
+        let before = renderer.render_text(&messages[..i], opened)?;
+        let until = match i + 1 == messages.len() {
+            true => Cow::Borrowed(text),
+            false => Cow::Owned(renderer.render_text(&messages[..=i], whole)?),
+        };
+        let said = until.strip_prefix(&before).filter(|_| text.starts_with(&*until));
         let said = said.ok_or_else(|| self.differs(i))?;
         // White space after the token that ends the turn is never generated.
         let core = said.trim_end();

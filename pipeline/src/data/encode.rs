@@ -4,9 +4,9 @@ use super::chat::Chat;
 use super::config::{Format, Kind, SourceConfig};
 use super::internevo;
 use super::records::Record;
-use super::sample::{self, Sample};
+use super::sample::{self, Conversation, Sample};
 use super::tokens::{Encoded, NO_LOSS};
-use puyu_models::chat_template::{ChatTemplate, Part};
+use puyu_models::chat_template::{ChatTemplate, Part, Renderer};
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use puyu_tensor::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -92,11 +92,25 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
-    /// The tokens of `record`, which lies in `file`.
+    /// What a thread needs to encode many records: the template, compiled, if there is one.
+    ///
+    /// # Errors
+    /// If there can be no thread to compile it on.
+    pub fn renderer(&self) -> Result<Option<Renderer<'a>>> {
+        self.chat.as_ref().map(Chat::renderer).transpose()
+    }
+
+    /// The tokens of `record`, which lies in `file`, with what [`Encoder::renderer`] gave.
     ///
     /// # Errors
     /// If the record is broken.
-    pub fn encode(&self, file: &[u8], record: &Record, format: Format) -> Result<Encoded> {
+    pub fn encode(
+        &self,
+        renderer: &mut Option<Renderer>,
+        file: &[u8],
+        record: &Record,
+        format: Format,
+    ) -> Result<Encoded> {
         let bytes = &file[record.bytes.clone()];
         if format == Format::Text {
             let text =
@@ -114,18 +128,25 @@ impl<'a> Encoder<'a> {
                 let [asked, answer] = [at, at + 1].map(|i| said.messages[i].content.as_str());
                 document(self.ids(&internevo::alpaca(self.tokenizer, asked, answer))?)
             }
-            Sample::Chat(conversation) => document(self.chat()?.encode(&conversation)?),
+            Sample::Chat(conversation) => document(self.chat(renderer, &conversation)?),
             Sample::Pair(pair) => {
-                let mut both = document(self.chat()?.encode(&pair[0])?);
-                both.words.extend(self.chat()?.encode(&pair[1])?);
+                let mut both = document(self.chat(renderer, &pair[0])?);
+                both.words.extend(self.chat(renderer, &pair[1])?);
                 both.ends.push(both.words.len());
                 both
             }
         })
     }
 
-    fn chat(&self) -> Result<&Chat<'a>> {
-        self.chat.as_ref().ok_or_else(|| Error::unsupported("the model has no chat template"))
+    fn chat(
+        &self,
+        renderer: &mut Option<Renderer>,
+        conversation: &Conversation,
+    ) -> Result<Vec<u32>> {
+        let (Some(chat), Some(renderer)) = (&self.chat, renderer) else {
+            return Err(Error::unsupported("the model has no chat template"));
+        };
+        chat.encode(renderer, conversation)
     }
 
     /// A piece of a document, with what begins and ends one.
