@@ -44,7 +44,7 @@ fn random(bound: u64) -> u64 {
 }
 
 /// `puyu train` of the config in `folder` with work folder `dir`.
-fn train(puyu: &str, folder: &Path, dir: &str) -> Command {
+fn train(puyu: &Path, folder: &Path, dir: &str) -> Command {
     let mut command = Command::new(puyu);
     command.arg("train").arg(folder.join("config.toml")).arg("--work-dir").arg(folder.join(dir));
     command.arg("--resume").stderr(Stdio::null());
@@ -68,11 +68,11 @@ fn last(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn main() {
-    let Ok(puyu) = std::env::var("PUYU") else {
+    let Some(puyu) = puyu_benches::path("PUYU") else {
         eprintln!("SKIPPED: PUYU does not name the program, such as target/release/puyu");
         return;
     };
-    let kills = std::env::var("PUYU_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(20u64);
+    let kills = puyu_benches::number("PUYU_KILLS", 20) as u64;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let line =

@@ -5,7 +5,7 @@
 //! PUYU=target/release/puyu PUYU_TRAIN_DATA=../shared/data/train cargo bench --bench nanogpt
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -13,11 +13,11 @@ use std::time::Instant;
 const WANTED: f64 = 1.88;
 
 fn main() {
-    let Some(data) = std::env::var_os("PUYU_TRAIN_DATA").map(PathBuf::from) else {
+    let Some(data) = puyu_benches::path("PUYU_TRAIN_DATA") else {
         eprintln!("SKIPPED: PUYU_TRAIN_DATA does not name the folder with en/tinyshakespeare.txt");
         return;
     };
-    let puyu = std::env::var("PUYU").unwrap_or_else(|_| "puyu".into());
+    let puyu = puyu_benches::program("PUYU", "puyu");
     let text = std::fs::read(data.join("en/tinyshakespeare.txt")).expect("tinyshakespeare.txt");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);
@@ -34,8 +34,8 @@ fn main() {
         .arg(format!("data.source.0.path={}", path("train.txt").display()))
         .arg(format!("data.valid.source.0.path={}", path("valid.txt").display()))
         .status()
-        .unwrap_or_else(|e| panic!("cannot run {puyu}: {e}"));
-    assert!(status.success(), "{puyu} train failed");
+        .unwrap_or_else(|e| panic!("cannot run {}: {e}", puyu.display()));
+    assert!(status.success(), "{} train failed", puyu.display());
     let seconds = began.elapsed().as_secs_f64();
     let journal = std::fs::read_to_string(path("run/metrics.jsonl")).expect("the journal");
     let records = journal.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());

@@ -5,7 +5,9 @@
 //! PUYU=target/release/puyu LLAMA_BENCH=llama-bench cargo bench --bench peers -- model.gguf...
 //! PUYU_PAIRS sets the number of pairs (default 7), PUYU_THREADS the threads (default 2).
 
+use puyu_benches::{from_root, number, output, path, program};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Tokens per wall second and per CPU-second of one run.
@@ -13,10 +15,6 @@ use std::process::Command;
 struct Speed {
     wall: f64,
     cpu: Option<f64>,
-}
-
-fn variable(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// CPU-seconds that ended child processes of this one have used (Linux only).
@@ -28,20 +26,16 @@ fn children_cpu_seconds() -> Option<f64> {
     Some(ticks / 100.0)
 }
 
-/// Runs `program` with llama-bench's flags; `work` is the pair of flags for prefill or decode.
-fn run(program: &str, model: &str, work: &[&str], threads: usize, tokens: usize) -> Speed {
+/// Runs `command` with llama-bench's flags; `work` is the pair of flags for prefill or decode.
+fn run(mut command: Command, model: &Path, work: &[&str], threads: usize, tokens: usize) -> Speed {
     let before = children_cpu_seconds();
-    let output = Command::new(program)
-        .args(if program.contains("llama") { &[][..] } else { &["bench"] })
-        .args(["-m", model, "-t", &threads.to_string(), "-r", "1", "-o", "json"])
-        .args(work)
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
+    command.arg("-m").arg(model).args(work);
+    let printed =
+        output(command.args(["-t", &threads.to_string(), "-r", "1", "-o", "json"])).stdout;
     let cpu = before.zip(children_cpu_seconds()).map(|(a, b)| tokens as f64 / (b - a));
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    let rows: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{program}: {e}"));
-    let wall = rows[0]["avg_ts"].as_f64().unwrap_or_else(|| panic!("{program}: no avg_ts"));
+    let text = String::from_utf8_lossy(&printed);
+    let rows: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let wall = rows[0]["avg_ts"].as_f64().unwrap_or_else(|| panic!("no avg_ts: {text}"));
     Speed { wall, cpu }
 }
 
@@ -53,13 +47,14 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn main() {
-    let models: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let (Ok(peer), false) = (std::env::var("LLAMA_BENCH"), models.is_empty()) else {
+    let models = std::env::args_os().skip(1).filter(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    let models: Vec<PathBuf> = models.map(from_root).collect();
+    let (Some(peer), false) = (path("LLAMA_BENCH"), models.is_empty()) else {
         eprintln!("SKIPPED: set LLAMA_BENCH to llama.cpp's llama-bench and name GGUF files");
         return;
     };
-    let puyu = std::env::var("PUYU").unwrap_or_else(|_| "puyu".into());
-    let (pairs, threads) = (variable("PUYU_PAIRS", 7), variable("PUYU_THREADS", 2));
+    let puyu = program("PUYU", "puyu");
+    let (pairs, threads) = (number("PUYU_PAIRS", 7), number("PUYU_THREADS", 2));
     println!(
         "| model | test | puyu t/s | llama.cpp t/s | ratio | puyu t/CPU-s | llama.cpp t/CPU-s |"
     );
@@ -69,12 +64,18 @@ fn main() {
             [("pp512", ["-p", "512", "-n", "0"], 512), ("tg128", ["-p", "0", "-n", "128"], 128)]
         {
             let both: Vec<[Speed; 2]> = (0..pairs)
-                .map(|_| [&puyu, &peer].map(|p| run(p, model, &work, threads, tokens)))
+                .map(|_| {
+                    let mut ours = Command::new(&puyu);
+                    ours.arg("bench");
+                    let theirs = Command::new(&peer);
+                    [ours, theirs].map(|c| run(c, model, &work, threads, tokens))
+                })
                 .collect();
             let wall = |i: usize| median(both.iter().map(|b| b[i].wall));
             let cpu = |i: usize| median(both.iter().filter_map(|b| b[i].cpu));
             println!(
-                "| {model} | {test} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} |",
+                "| {} | {test} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} |",
+                model.display(),
                 wall(0),
                 wall(1),
                 median(both.iter().map(|[a, b]| a.wall / b.wall)),

@@ -12,7 +12,7 @@ use puyu_nn::{AdamW, Ctx, Weights, clip_factor};
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
 use puyu_tensor::{Result, Tensor, ops};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -249,8 +249,8 @@ fn main() -> Result<()> {
     pool::set_threads(threads.parse().unwrap_or(2))?;
     let pairs = variable("PUYU_PAIRS").and_then(|v| v.parse().ok()).unwrap_or(5);
     let python = variable("PUYU_PYTHON").unwrap_or_else(|| "python3".into());
-    let script = variable("PUYU_SHARED")
-        .map(|dir| PathBuf::from(dir).join("tools/torch_train_step.py"))
+    let script = puyu_benches::path("PUYU_SHARED")
+        .map(|dir| dir.join("tools/torch_train_step.py"))
         .filter(|path| path.exists());
     let has_torch = output(Command::new(&python).args(["-c", "import torch"])).is_some();
     let peer = script.as_deref().filter(|_| has_torch).map(|script| (&*python, script));

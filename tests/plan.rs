@@ -105,7 +105,8 @@ fn qlora_of_7b_fits_into_8_gb() {
     let (_, c) = shipped("internlm2-7b");
     let gb = |method| Memory::of(&c, &setting(method, 512, 32)).total() / 1e9;
     assert!(gb(Method::qlora(16)) < 8.0, "{}", gb(Method::qlora(16)));
-    assert!(gb(Method::qlora(64)) > 8.0, "{}", gb(Method::qlora(64)));
+    assert!(gb(Method::qlora(64)) < 8.0, "{}", gb(Method::qlora(64)));
+    assert!(gb(Method::qlora(128)) > 8.0, "{}", gb(Method::qlora(128)));
     assert!(gb(Method::lora(64)) > 15.5, "{}", gb(Method::lora(64)));
     assert!(gb(Method::Full) > 16.0 * 7.73, "{}", gb(Method::Full));
     let fits = |m, gb| largest_batch(&c, setting(m, 512, 32), gb, 64);

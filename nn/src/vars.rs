@@ -122,7 +122,13 @@ impl<'a> Vars<'a> {
                 "{name} has rows of {row}, which are no whole blocks of {d} ({block})"
             ));
         }
-        Ok(dtype.map_or_else(|| tensor.clone(), |d| tensor.to_dtype(d)))
+        let Some(dtype) = dtype else { return Ok(tensor) };
+        let cast = tensor.to_dtype(dtype);
+        if !cast.shares_storage(&tensor) {
+            // Else all of a mapped file would lie in memory beside what was made of it.
+            tensor.release();
+        }
+        Ok(cast)
     }
 
     /// A linear layer `weight [out, in]`, `bias [out]` at this place, with its adapter

@@ -199,7 +199,7 @@ impl Tensor {
     }
 
     /// Gives pages of a mapped file back to the system until they are read again.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.0.storage.release();
     }
 

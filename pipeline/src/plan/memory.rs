@@ -43,9 +43,9 @@ impl Method {
         Self::Adapters { rank, block_bits: 16.0, other_bits: 16.0 }
     }
 
-    /// QLoRA: NF4 with double quantization; embedding and head stay in BF16.
+    /// QLoRA: NF4 with double quantization, embedding and head too.
     pub fn qlora(rank: usize) -> Self {
-        Self::Adapters { rank, block_bits: NF4_BITS, other_bits: 16.0 }
+        Self::Adapters { rank, block_bits: NF4_BITS, other_bits: NF4_BITS }
     }
 }
 
