@@ -5,9 +5,10 @@
 //! PUYU_PAIRS sets the number of pairs (default 7), PUYU_LINES how many lines are encoded as one text
 //! (default 1). A folder holds a tokenizer.model.
 
+use puyu_benches::{from_root, number};
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -37,10 +38,6 @@ fn ours(tokenizer: &Tokenizer, texts: &[String]) -> (f64, usize) {
     let plain = EncodeOptions::default();
     let ids = texts.iter().map(|text| tokenizer.encode(text, plain).len()).sum();
     (start.elapsed().as_secs_f64(), ids)
-}
-
-fn variable(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// One row: `pairs` runs of each, in turns, with so many lines in a text.
@@ -84,8 +81,32 @@ fn row(python: &str, folder: &Path, path: &Path, pairs: usize, size: usize) {
     );
 }
 
+/// Seconds for a word of a megabyte, and how many times as long one of two takes: one letter that merges
+/// with itself, and letters in no order.
+fn long_words(folder: &Path, pairs: usize) {
+    let tokenizer = Tokenizer::load(folder).expect("a tokenizer");
+    let mut state = 1u32;
+    let mut letter = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'a' + (state >> 24) as u8 % 26)
+    };
+    let letters: String = (0..2_000_000).map(|_| letter()).collect();
+    for (name, text) in [("one letter", "a".repeat(2_000_000)), ("any letters", letters)] {
+        let (half, whole) = ([text[..1_000_000].to_owned()], [text]);
+        let runs: Vec<[f64; 2]> =
+            (0..pairs).map(|_| [&half, &whole].map(|t| ours(&tokenizer, t).0)).collect();
+        println!(
+            "{}, {name}: a word of 1 MB in {:.3} s, one of 2 MB takes {:.2} times as long",
+            folder.display(),
+            median(runs.iter().map(|r| r[0]).collect()),
+            median(runs.iter().map(|r| r[1] / r[0]).collect()),
+        );
+    }
+}
+
 fn main() {
-    let arguments = std::env::args().skip(1).filter(|a| !a.starts_with('-')).map(PathBuf::from);
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.filter(|a| !a.as_encoded_bytes().starts_with(b"-")).map(from_root);
     let (folders, texts): (Vec<_>, Vec<_>) = arguments.partition(|path| path.is_dir());
     let (Ok(python), false) = (std::env::var("PUYU_PYTHON"), folders.is_empty()) else {
         eprintln!(
@@ -93,7 +114,7 @@ fn main() {
         );
         return;
     };
-    let (pairs, size) = (variable("PUYU_PAIRS", 7), variable("PUYU_LINES", 1).max(1));
+    let (pairs, size) = (number("PUYU_PAIRS", 7), number("PUYU_LINES", 1).max(1));
     println!(
         "| tokenizer | text | tokens | bytes/token | puyu MB/s | SentencePiece MB/s | ratio |"
     );
@@ -102,6 +123,9 @@ fn main() {
         for text in &texts {
             row(&python, folder, text, pairs, size);
         }
+    }
+    for folder in &folders {
+        long_words(folder, pairs);
     }
     println!("one thread, {size} lines a text, medians of {pairs} interleaved pairs");
 }

@@ -112,7 +112,7 @@ pub(super) fn prepared(source: &str) -> Result<String> {
             source.len()
         )));
     }
-    Ok(paid::without_constant_lists(source, syntax()).into())
+    Ok(paid::without_constant_lists(source, syntax()))
 }
 
 thread_local! {
