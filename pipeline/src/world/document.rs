@@ -1,7 +1,7 @@
 //! Documents of the pretraining text: questions with answers, tales, facts said twice in other words, and
 //! drills of what is constant (sums of one digit, the days, counting on).
 
-use super::facts::Relation;
+use super::facts::SCENIC;
 use super::lookup;
 use super::numbers::key_of;
 use super::problem::Kind;
@@ -72,22 +72,9 @@ fn tales(rng: &mut Rng, lang: Lang) -> String {
     told.unwrap_or_default().join(lang.pick(" ", ""))
 }
 
-/// What scenes without questions are about.
-const RELATIONS: [Relation; 9] = [
-    Relation::At,
-    Relation::Has,
-    Relation::Job,
-    Relation::ThingAt,
-    Relation::DoDay,
-    Relation::DoTime,
-    Relation::Age,
-    Relation::Count,
-    Relation::Likes,
-];
-
 /// Facts, and each of them again: in other words, or as the notes that answers begin with.
 fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
-    let relation = rng.pick(&RELATIONS);
+    let relation = rng.pick(&SCENIC);
     let scene = story::scene(rng, lang, relation);
     let (joint, gap) = lang.pick(("In other words, ", " "), ("也就是说，", ""));
     let paired = rng.chance(50);
@@ -127,7 +114,7 @@ fn echo(rng: &mut Rng, lang: Lang) -> String {
             words::list(lang, &all)
         }
         _ => {
-            let relation = rng.pick(&RELATIONS);
+            let relation = rng.pick(&SCENIC);
             let scene = story::scene(rng, lang, relation);
             let n = rng.between(1, 3) as usize;
             let all: Vec<String> = scene.sentences(rng, lang).into_iter().take(n).collect();

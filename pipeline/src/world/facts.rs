@@ -34,7 +34,7 @@ pub enum Relation {
 }
 
 /// Relations that scenes are made of.
-const SCENIC: [Relation; 9] = [
+pub const SCENIC: [Relation; 9] = [
     Relation::At,
     Relation::Has,
     Relation::Likes,

@@ -4,7 +4,7 @@
 
 use super::facts::{self, Fact, Relation, Scene};
 use super::fill;
-use super::problem::{Kind, Problem, Tools, Turn, dont_know, wrong_numbers, wrongs};
+use super::problem::{Kind, Problem, Turn, dont_know, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
 use super::wording::{self, Form};
 use super::words::{self, FOODS, JOBS, Lang, PEOPLE, Person, THINGS};
@@ -256,16 +256,8 @@ pub(super) fn lookup(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem>
     let mut turns = more_turns(rng, lang, split, &scene.facts, most);
     turns.push(turn(rng, lang, split, form, &fact, &scene.facts, false));
     let context = scene.sentences(rng, lang);
-    Some(Problem {
-        kind: Kind::Lookup,
-        form,
-        lang,
-        key: fact.key(lang),
-        facts: scene.facts,
-        context,
-        turns,
-        tools: Tools::None,
-    })
+    let (kind, form, key) = (Kind::Lookup, form, fact.key(lang));
+    Some(Problem::of_turns(kind, form, lang, key, scene.facts, context, turns))
 }
 
 /// A fact is asked for that stands there or does not.
@@ -294,16 +286,8 @@ pub(super) fn unknown(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
     let mut turns = more_turns(rng, lang, split, &scene.facts, most);
     turns.push(counts);
     let context = scene.sentences(rng, lang);
-    Some(Problem {
-        kind: Kind::Unknown,
-        form,
-        lang,
-        key: fact.key(lang),
-        facts: scene.facts,
-        context,
-        turns,
-        tools: Tools::None,
-    })
+    let (kind, form, key) = (Kind::Unknown, form, fact.key(lang));
+    Some(Problem::of_turns(kind, form, lang, key, scene.facts, context, turns))
 }
 
 /// A question about a person, then one that says only he, she, or another name.
@@ -336,16 +320,9 @@ pub(super) fn followup(rng: &mut Rng, lang: Lang, split: Split) -> Option<Proble
     }
     turns.push(second);
     let context = scene.sentences(rng, lang);
-    Some(Problem {
-        kind: Kind::Followup,
-        form: if ellipsis { Form::And } else { form },
-        lang,
-        key: fact.key(lang),
-        facts: scene.facts,
-        context,
-        turns,
-        tools: Tools::None,
-    })
+    let (kind, form, key) =
+        (Kind::Followup, if ellipsis { Form::And } else { form }, fact.key(lang));
+    Some(Problem::of_turns(kind, form, lang, key, scene.facts, context, turns))
 }
 
 /// Whether "And Anna?" can stand for the question: it names nothing but the person.

@@ -162,16 +162,20 @@ impl Problem {
         context: Vec<String>,
         turn: Turn,
     ) -> Self {
-        Self {
-            kind,
-            form,
-            lang,
-            key,
-            facts: vec![],
-            context,
-            turns: vec![turn],
-            tools: Tools::None,
-        }
+        Self::of_turns(kind, form, lang, key, vec![], context, vec![turn])
+    }
+
+    /// A problem of several turns about `facts`, without tools.
+    pub fn of_turns(
+        kind: Kind,
+        form: Form,
+        lang: Lang,
+        key: u64,
+        facts: Vec<Fact>,
+        context: Vec<String>,
+        turns: Vec<Turn>,
+    ) -> Self {
+        Self { kind, form, lang, key, facts, context, turns, tools: Tools::None }
     }
 
     /// The turn that counts.

@@ -5,7 +5,7 @@
 use super::facts::{self, Fact, Relation, Scene};
 use super::fill;
 use super::numbers::key_of;
-use super::problem::{Kind, Problem, Tools, Turn, wrongs};
+use super::problem::{Kind, Problem, Turn, wrongs};
 use super::rng::{Rng, Split};
 use super::wording::{self, Form};
 use super::words::{self, COLOURS, Lang, PEOPLE, PLACES, Person, THINGS};
@@ -262,7 +262,7 @@ pub(super) fn story(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> 
     let facts = end(&state);
     let turns = asked.into_iter().map(|(_, _, turn)| turn).collect();
     let context = state.text;
-    Some(Problem { kind: Kind::Story, form, lang, key, facts, context, turns, tools: Tools::None })
+    Some(Problem::of_turns(Kind::Story, form, lang, key, facts, context, turns))
 }
 
 /// A story's sentences, for reading only.
