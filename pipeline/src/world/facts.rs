@@ -129,6 +129,11 @@ impl Fact {
     /// A sentence that says it.
     pub fn sentence(&self, rng: &mut Rng, lang: Lang) -> String {
         let pattern = rng.pick(statements(lang, self.relation));
+        self.filled(rng, lang, pattern)
+    }
+
+    /// `pattern` with its words.
+    pub fn filled(&self, rng: &mut Rng, lang: Lang, pattern: &str) -> String {
         let words = self.words(lang);
         let slots: Vec<(char, &str)> = words.iter().map(|(c, s)| (*c, s.as_str())).collect();
         fill::filled(rng, pattern, &slots)

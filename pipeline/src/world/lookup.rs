@@ -3,7 +3,6 @@
 //! answered by its facts, so that saying "I don't know" always, or never, is worth half.
 
 use super::facts::{self, Fact, Relation, Scene};
-use super::fill;
 use super::problem::{Kind, Problem, Turn, dont_know, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
 use super::wording::{self, Form};
@@ -117,9 +116,7 @@ fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
         Form::HowMany => lang.pick("Number of {s} {f}", "{s}{f}的数量"),
         other => unreachable!("{other:?} is not about one fact"),
     };
-    let words = fact.words(lang);
-    let slots: Vec<(char, &str)> = words.iter().map(|(c, w)| (*c, w.as_str())).collect();
-    fill::filled(rng, pattern, &slots)
+    fact.filled(rng, lang, pattern)
 }
 
 /// The note before an answer: what is sought, and what the facts say of it. A model that names what it
