@@ -131,7 +131,7 @@ fn nats(learner: &Learner, text: &[u8]) -> Result<f64> {
 }
 
 fn main() -> ExitCode {
-    let python = program("PUYU_PYTHON", "python3");
+    let python = program("PUYU_PYTHON").unwrap_or_else(|| "python3".into());
     let torch = Command::new(&python).args(["-c", "import torch"]).output();
     let has_torch = torch.is_ok_and(|out| out.status.success());
     let Some(shared) = path("PUYU_SHARED").filter(|_| has_torch) else {

@@ -68,7 +68,7 @@ fn last(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn main() {
-    let Some(puyu) = puyu_benches::path("PUYU") else {
+    let Some(puyu) = puyu_benches::program("PUYU") else {
         eprintln!("SKIPPED: PUYU does not name the program, such as target/release/puyu");
         return;
     };

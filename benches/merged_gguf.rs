@@ -175,7 +175,7 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     };
-    let puyu = program("PUYU", "puyu");
+    let puyu = program("PUYU").unwrap_or_else(|| "puyu".into());
     let threads = number("PUYU_THREADS", 2);
     pool::set_threads(threads).expect("threads");
     let threads = threads.to_string();

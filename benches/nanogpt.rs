@@ -17,7 +17,7 @@ fn main() {
         eprintln!("SKIPPED: PUYU_TRAIN_DATA does not name the folder with en/tinyshakespeare.txt");
         return;
     };
-    let puyu = puyu_benches::program("PUYU", "puyu");
+    let puyu = puyu_benches::program("PUYU").unwrap_or_else(|| "puyu".into());
     let text = std::fs::read(data.join("en/tinyshakespeare.txt")).expect("tinyshakespeare.txt");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);

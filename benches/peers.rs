@@ -5,7 +5,7 @@
 //! PUYU=target/release/puyu LLAMA_BENCH=llama-bench cargo bench --bench peers -- model.gguf...
 //! PUYU_PAIRS sets the number of pairs (default 7), PUYU_THREADS the threads (default 2).
 
-use puyu_benches::{from_root, number, output, path, program};
+use puyu_benches::{from_root, number, output, program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,11 +49,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn main() {
     let models = std::env::args_os().skip(1).filter(|a| !a.as_encoded_bytes().starts_with(b"-"));
     let models: Vec<PathBuf> = models.map(from_root).collect();
-    let (Some(peer), false) = (path("LLAMA_BENCH"), models.is_empty()) else {
+    let (Some(peer), false) = (program("LLAMA_BENCH"), models.is_empty()) else {
         eprintln!("SKIPPED: set LLAMA_BENCH to llama.cpp's llama-bench and name GGUF files");
         return;
     };
-    let puyu = program("PUYU", "puyu");
+    let puyu = program("PUYU").unwrap_or_else(|| "puyu".into());
     let (pairs, threads) = (number("PUYU_PAIRS", 7), number("PUYU_THREADS", 2));
     println!(
         "| model | test | puyu t/s | llama.cpp t/s | ratio | puyu t/CPU-s | llama.cpp t/CPU-s |"

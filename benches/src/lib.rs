@@ -12,10 +12,10 @@ pub fn path(name: &str) -> Option<PathBuf> {
 }
 
 /// The program in the variable `name`: a path as in [`path`], or a name that is looked up.
-pub fn program(name: &str, default: &str) -> PathBuf {
-    let value = std::env::var_os(name).filter(|v| !v.is_empty());
-    let value = value.unwrap_or_else(|| OsString::from(default));
-    if Path::new(&value).components().count() > 1 { from_root(value) } else { value.into() }
+pub fn program(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name).filter(|v| !v.is_empty())?;
+    let is_path = Path::new(&value).components().count() > 1;
+    Some(if is_path { from_root(value) } else { value.into() })
 }
 
 /// A path that was typed at the root.
