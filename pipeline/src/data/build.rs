@@ -9,7 +9,7 @@ use super::internevo::check_meta;
 use super::records::{Item, Records};
 use super::report::Found;
 use super::tokens::{Encoded, Tokens, Writer};
-use puyu_models::chat_template::{Renderer, with_room};
+use puyu_models::chat_template::with_room;
 use puyu_tensor::cpu::pool;
 use puyu_tensor::{Context, Error, ErrorKind, FileBytes, Result};
 use sha2::{Digest, Sha256};
@@ -133,19 +133,23 @@ impl Build<'_> {
     /// Encodes a batch on all threads; each result with its line.
     fn encode(&self, bytes: &[u8], batch: &[Item], format: Format) -> Vec<(u64, Result<Encoded>)> {
         let mut results: Vec<Option<(u64, Result<Encoded>)>> = batch.iter().map(|_| None).collect();
-        let one = |renderer: &mut Option<Renderer>, record: &Item| match record {
-            Ok(record) => (record.line, self.encoder.encode(renderer, bytes, record, format)),
-            Err((line, e)) => (*line, Err(e.clone())),
-        };
+        let line = |record: &Item| record.as_ref().map_or_else(|(line, _)| *line, |r| r.line);
         let some = |records: &[Item]| -> Result<Vec<_>> {
             let mut renderer = self.encoder.renderer()?;
-            Ok(records.iter().map(|record| one(&mut renderer, record)).collect())
+            let mut one = |record: &Item| match record {
+                Ok(record) => self.encoder.encode(&mut renderer, bytes, record, format),
+                Err((_, e)) => Err(e.clone()),
+            };
+            Ok(records.iter().map(|record| (line(record), one(record))).collect())
         };
         pool::par_rows(&mut results, 1, TOGETHER, |first, rows| {
             let records = &batch[first..first + rows.len()];
             match with_room(|| some(records)).flatten() {
                 Ok(all) => rows.iter_mut().zip(all).for_each(|(row, one)| *row = Some(one)),
-                Err(e) => rows.iter_mut().for_each(|row| *row = Some((0, Err(e.clone())))),
+                Err(e) => {
+                    let failed = records.iter().map(|record| (line(record), Err(e.clone())));
+                    rows.iter_mut().zip(failed).for_each(|(row, one)| *row = Some(one));
+                }
             }
         });
         results.into_iter().flatten().collect()

@@ -1,5 +1,5 @@
-//! Documents of the pretraining text: questions with answers, tales, facts said twice in other words, and
-//! drills of what is constant (sums of one digit, the days, counting on).
+//! Documents of the pretraining text: questions with answers, tales, facts said twice in other words or as
+//! notes, echoes, and drills of what is constant (sums of one digit, the days, counting on).
 
 use super::facts::SCENIC;
 use super::lookup;
@@ -104,8 +104,8 @@ fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
     lines.join("\n")
 }
 
-/// Words or facts three times: what comes next stands there already, so that finding it and copying it is
-/// learnt early. All that answers from given facts builds on that.
+/// Words or facts three times: what comes next stands there already, and is found and copied. All that
+/// answers from given facts builds on that.
 fn echo(rng: &mut Rng, lang: Lang) -> String {
     let said = match rng.below(2) {
         0 => {

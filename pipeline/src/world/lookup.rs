@@ -119,8 +119,8 @@ fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
     fact.filled(rng, lang, pattern)
 }
 
-/// The note before an answer: what is sought, and what the facts say of it. A model that names what it
-/// looks for in one fixed way finds it more easily than from the many wordings of a question.
+/// The note before an answer: what is sought, in one way for all wordings of a question, and what the facts
+/// say of it. It divides the search into steps.
 pub(super) fn note(
     rng: &mut Rng,
     lang: Lang,
@@ -139,8 +139,7 @@ pub(super) fn notes(rng: &mut Rng, lang: Lang, facts: &[Fact]) -> Vec<String> {
     rng.shuffle(&mut facts);
     let mut said = Vec::with_capacity(facts.len());
     for fact in &facts {
-        let Some((_, forms)) = ASKED.iter().find(|(r, _)| *r == fact.relation) else { continue };
-        let form = rng.pick(forms);
+        let Some(form) = any_form(rng, fact.relation) else { continue };
         let found = answer(lang, form, fact).0;
         said.push(note(rng, lang, form, fact, Some(&found)));
     }
@@ -219,8 +218,7 @@ fn more_turns(rng: &mut Rng, lang: Lang, split: Split, scene: &[Fact], most: usi
     let mut turns = Vec::new();
     for i in rng.distinct(scene.len(), most.min(scene.len())) {
         let fact = scene[i];
-        let Some((_, forms)) = ASKED.iter().find(|(r, _)| *r == fact.relation) else { continue };
-        let form = rng.pick(forms);
+        let Some(form) = any_form(rng, fact.relation) else { continue };
         turns.push(turn(rng, lang, split, form, &fact, scene, false));
     }
     turns
@@ -241,6 +239,12 @@ fn drawn_form(rng: &mut Rng) -> (Relation, Form) {
         n -= forms.len();
     }
     unreachable!("n is below their number")
+}
+
+/// A form of question about `relation`, if any is asked.
+fn any_form(rng: &mut Rng, relation: Relation) -> Option<Form> {
+    let (_, forms) = ASKED.iter().find(|(r, _)| *r == relation)?;
+    Some(rng.pick(forms))
 }
 
 /// A fact of the scene is asked for.

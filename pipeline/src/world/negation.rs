@@ -124,10 +124,8 @@ fn either(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let (right, also) = answer(lang, Form::ThingWhere, &fact);
     let wrong = wrong_answers(rng, lang, Form::ThingWhere, &fact, &scene.facts);
     // Both places as they were said, then the one that is denied.
-    let (or, comma, not) = lang.pick((" or ", ", ", "not "), ("或者", "，", "不"));
-    let stop = lang.pick(".", "。");
-    let steps = format!("{thing}{}{x}{or}{y}{comma}{not}{there}{stop}", lang.pick(": ", "："));
-    let steps = words::capital(&steps);
+    let pattern = lang.pick("{t}: {x} or {y}, not {n}.", "{t}：{x}或者{y}，不{n}。");
+    let steps = fill::filled(rng, pattern, &slots);
     let turn = Turn { also, steps, ..Turn::plain(question, right, wrong) };
     let key = fact.key(lang);
     scene.facts.retain(|f| *f != fact);

@@ -362,12 +362,6 @@ pub fn list<S: AsRef<str>>(lang: Lang, items: &[S]) -> String {
     items.join(lang.pick(", ", "、"))
 }
 
-/// `text` with a capital first letter, where letters have capitals.
-pub fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |c| c.to_uppercase().chain(letters).collect())
-}
-
 /// Any word that names something: a person, a place, a thing, a colour, a food, a day.
 pub fn random(rng: &mut Rng, lang: Lang) -> &'static str {
     match rng.below(6) {
