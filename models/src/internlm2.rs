@@ -126,12 +126,7 @@ impl Attention {
                 let qkv = wqkv.forward(x, ctx);
                 let groups = qkv.dim(-1) / ((r + 2) * d);
                 let qkv = qkv.reshape([t, groups, r + 2, d]); // [T, G, N/G + 2, D]
-                let q = qkv.narrow(2, 0, r).reshape([t, groups * r, d]); // [T, N, D]
-                [
-                    q,
-                    qkv.narrow(2, r, 1).reshape([t, groups, d]),
-                    qkv.narrow(2, r + 1, 1).reshape([t, groups, d]),
-                ]
+                qkv.split([r, 1, 1], 2).map(|y| y.reshape([t, groups * y.dim(2), d])) // [T, N, D]
             }
             Qkv::Split(apart) => {
                 let [wq, wk, wv] = &**apart;

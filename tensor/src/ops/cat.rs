@@ -1,5 +1,6 @@
 //! Tensors joined along one dimension.
 
+use crate::cpu::pool::par_rows;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -28,6 +29,9 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
+/// Bytes that are worth another thread.
+const GRAIN: usize = 1 << 16;
+
 /// The inputs one after another along dimension `axis`.
 #[derive(Debug)]
 pub struct Cat {
@@ -53,15 +57,17 @@ impl Op for Cat {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let outer: usize = y[0].spec.shape[..self.axis].iter().product();
-        let mut rest = &mut *y[0].bytes;
-        for o in 0..outer {
-            for v in x {
-                let n = v.bytes.len() / outer;
-                let (to, after) = std::mem::take(&mut rest).split_at_mut(n);
-                to.copy_from_slice(&v.bytes[o * n..(o + 1) * n]);
-                rest = after;
+        let row = y[0].bytes.len() / outer.max(1);
+        par_rows(y[0].bytes, row, GRAIN / row.max(1), |first, rows| {
+            for (o, mut to) in (first..).zip(rows.chunks_exact_mut(row)) {
+                for v in x {
+                    let n = v.bytes.len() / outer;
+                    to.split_off_mut(..n)
+                        .expect("as long as its parts")
+                        .copy_from_slice(&v.bytes[o * n..(o + 1) * n]);
+                }
             }
-        }
+        });
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None; x.len()]) };

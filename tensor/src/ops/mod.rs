@@ -25,6 +25,7 @@ mod rope;
 mod round_rows;
 mod scatter_add;
 mod softmax;
+mod split;
 mod square_sums;
 mod swiglu;
 mod unary;
@@ -53,6 +54,7 @@ pub use rope::{Rope, Rotate, Scaling};
 pub use round_rows::RoundRows;
 pub use scatter_add::ScatterAdd;
 pub use softmax::Softmax;
+pub use split::Split;
 pub use square_sums::SquareSums;
 pub use swiglu::{Swiglu, SwigluGrad};
 pub use unary::Unary;
@@ -82,6 +84,7 @@ pub const CATALOG: &[Entry] = &[
     round_rows::ENTRY,
     scatter_add::ENTRY,
     softmax::ENTRY,
+    split::ENTRY,
     square_sums::ENTRY,
     swiglu::ENTRY,
     unary::ENTRY,
