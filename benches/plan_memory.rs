@@ -7,7 +7,7 @@ use puyu::data::Batch;
 use puyu::plan::{Memory, Method, Setting};
 use puyu::train::{FirstWeights, Forward, Learner, NextToken};
 use puyu_models::{Config, build};
-use puyu_nn::{AdamW, AdamWOptions, Curve, Schedule};
+use puyu_nn::{Curve, Optimizer, OptimizerOptions, Schedule};
 use puyu_tensor::{DType, ops};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl Shape {
         let loaded = build(&c, &first, Some(DType::F32)).expect("a new model");
         let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         let dtype = if self.method == Method::FullBf16 { DType::BF16 } else { DType::F32 };
-        let options = AdamWOptions { dtype, ..op.into() };
-        let optimizer = AdamW::new(options, loaded.params).expect("f32 parameters");
+        let options = OptimizerOptions { dtype, ..op.into() };
+        let optimizer = Optimizer::new(options, loaded.params).expect("f32 parameters");
         let (peak, floor, steps) = (1e-4, 1e-5, 3);
         let mut learner = Learner {
             forward: Forward { model: Arc::from(loaded.model), checkpointed: self.checkpointed },

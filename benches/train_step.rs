@@ -8,7 +8,7 @@
 
 use puyu::cli::memory;
 use puyu_models::{Config, build};
-use puyu_nn::{AdamW, Ctx, Weights, clip_factor};
+use puyu_nn::{Ctx, Optimizer, Weights, clip_factor};
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
 use puyu_tensor::{Result, Tensor, ops};
 use serde_json::json;
@@ -125,7 +125,7 @@ fn train(work: &Work) -> Result<()> {
     let loaded = build(&config, &Random::new(&config), None)?;
     let model = loaded.model;
     let op = ops::AdamW { beta2: 0.95, weight_decay: 0.1, ..ops::AdamW::default() };
-    let mut adamw = AdamW::new(op, loaded.params)?;
+    let mut adamw = Optimizer::new(op, loaded.params)?;
     let x = ids(work.tokens(), config.vocab_size, 1);
     let targets = ids(work.tokens(), config.vocab_size, 2);
     let mut times = Vec::new();

@@ -4,7 +4,7 @@
 use puyu_autograd::backward;
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use puyu_models::{Loaded, format};
-use puyu_nn::{AdamW, AdamWOptions, Ctx, KvCache, Param, Sequence, grad_norm};
+use puyu_nn::{Ctx, KvCache, Optimizer, OptimizerOptions, Param, Sequence, grad_norm};
 use puyu_tensor::{DType, Tensor, ops};
 use puyu_tests::{Golden, fixtures, worst};
 use std::path::{Path, PathBuf};
@@ -124,8 +124,8 @@ fn golden_losses_gradients_and_adamw_steps() {
         let (ids, targets, lengths) = batch(golden);
         let before: Vec<Vec<f32>> = params.iter().map(|p| p.get().to_vec().unwrap()).collect();
         let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-        let options = AdamWOptions { op, decay_vectors: true, dtype: DType::F32 };
-        let mut optimizer = AdamW::new(options, params.clone()).unwrap();
+        let options = OptimizerOptions { decay_vectors: true, ..OptimizerOptions::from(op) };
+        let mut optimizer = Optimizer::new(options, params.clone()).unwrap();
         let losses = golden.json["train"]["losses"].as_array().unwrap();
         for (step, want) in losses.iter().enumerate() {
             let loss = model.loss(&ids, &targets, &mut Ctx::packed(&lengths));

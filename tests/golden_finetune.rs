@@ -3,7 +3,7 @@
 
 use puyu::train::{Forward, Learner, NextToken};
 use puyu_models::{Config, Loaded, Stored, build_adapted, format};
-use puyu_nn::{AdamW, Adapter, Curve, Param, Schedule, Weights, lora_delta};
+use puyu_nn::{Adapter, Curve, Optimizer, Param, Schedule, Weights, lora_delta};
 use puyu_tensor::{DType, Result, Tensor, no_grad, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ fn learner(golden: &TrainGolden, dtype: DType, checkpointed: usize) -> Learner {
     Learner {
         forward: Forward { model: model.into(), checkpointed },
         objective: Box::new(NextToken),
-        optimizer: AdamW::new(op, added).unwrap(),
+        optimizer: Optimizer::new(op, added).unwrap(),
         schedule: Schedule {
             curve: Curve::Cosine,
             peak: hyper("peak"),

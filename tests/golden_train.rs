@@ -5,7 +5,7 @@
 use puyu::data::{Batch, IGNORE};
 use puyu::train::{Forward, Learner, NextToken};
 use puyu_models::Loaded;
-use puyu_nn::{AdamW, AdamWOptions, Curve, Schedule};
+use puyu_nn::{Curve, Optimizer, OptimizerOptions, Schedule};
 use puyu_tensor::{DType, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
 use std::path::Path;
@@ -25,11 +25,11 @@ fn learner(golden: &TrainGolden, dtype: DType, checkpointed: usize) -> Learner {
     let Loaded { model, params } = golden.load("init.safetensors");
     let hyper = |key| golden.float(&["full", "hyper", key]);
     let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: hyper("wd") as f32 };
-    let options = AdamWOptions { dtype, ..AdamWOptions::from(op) };
+    let options = OptimizerOptions { dtype, ..OptimizerOptions::from(op) };
     Learner {
         forward: Forward { model: model.into(), checkpointed },
         objective: Box::new(NextToken),
-        optimizer: AdamW::new(options, params).unwrap(),
+        optimizer: Optimizer::new(options, params).unwrap(),
         schedule: Schedule {
             curve: Curve::Cosine,
             peak: hyper("peak"),

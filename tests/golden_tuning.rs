@@ -5,7 +5,7 @@ use puyu::data::{Batch, IGNORE};
 use puyu::finetune::{Dpo, DpoLoss, Reference};
 use puyu::train::{Forward, Learner};
 use puyu_models::Loaded;
-use puyu_nn::{AdamW, Curve, Schedule};
+use puyu_nn::{Curve, Optimizer, Schedule};
 use puyu_tensor::{DType, Tensor, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
 use std::path::Path;
@@ -68,7 +68,7 @@ fn learner(golden: &TrainGolden) -> Learner {
             loss: DpoLoss::Sigmoid,
             reference: Reference::Frozen(frozen),
         }),
-        optimizer: AdamW::new(op, params).unwrap(),
+        optimizer: Optimizer::new(op, params).unwrap(),
         schedule: Schedule {
             curve: Curve::Cosine,
             peak: hyper("peak"),

@@ -201,6 +201,31 @@ fn bf16_runs_go_on_from_their_f32_masters() {
     assert!(size("model.safetensors") * 5 < size("optimizer.safetensors"));
 }
 
+#[test]
+fn muon_runs_alike_on_any_threads_and_goes_on_but_not_from_another_optimizer_s_state() {
+    let place = Place::new();
+    for dtype in ["f32", "bf16"] {
+        let dtype_is = format!("model.dtype={dtype}");
+        let muon = ["--cfg-options", "optimizer.name=muon", "checkpoint.keep=0", &dtype_is];
+        let [one, two, again] = ["one", "two", "again"].map(|name| format!("{name}-{dtype}"));
+        place.ok(&one, &[&muon[..], &["-t", "1"]].concat());
+        place.ok(&two, &[&muon[..], &["-t", "2"]].concat());
+        let end = place.path(&one).join("step-000040");
+        same(&end, &place.path(&two).join("step-000040"));
+        let middle = place.path(&one).join("step-000020");
+        place.ok(&again, &[&muon[..], &["--resume", middle.to_str().unwrap()]].concat());
+        same(&end, &place.path(&again).join("step-000040"));
+    }
+    place.ok("plain", &[]);
+    let last = |dir: &str| losses(&place.path(dir)).pop().unwrap();
+    assert_ne!(last("one-f32"), last("plain"), "the optimizer's name changed nothing");
+    let middle = place.path("one-f32/step-000020");
+    let said = place.fails(1, "other", &["--resume", middle.to_str().unwrap()]);
+    assert!(said.contains("another optimizer.name trained it"), "{said}");
+    let said = place.fails(1, "bad", &["--cfg-options", "optimizer.name=lion"]);
+    assert!(said.contains("lion") && said.contains("muon"), "{said}");
+}
+
 /// Kills the run when it has reached some checkpoint and a little time has gone by.
 fn kill(place: &Place, dir: &str, child: &mut Child, step: u64, later: Duration) {
     place.wait_for(dir, step);

@@ -1,20 +1,22 @@
-//! AdamW over all trainable parameters at once, in two flat memories: matrices, which decay, and the
-//! rest, which by default does not.
+//! The optimizer of all trainable parameters at once, in flat memories: matrices, which decay, and the
+//! rest, which by default does not. AdamW updates them, or Muon those that are maps between hidden states.
 //!
 //! Parameters are views of a flat F32 master in name order, or of its BF16 copy; moments and the
 //! gradient are flat too. A step takes the views back, updates the memory in one pass, and hands out
 //! new views. A rank of a larger run would own a range of each memory.
 
-use crate::Param;
+use crate::{Param, muon};
 use puyu_autograd::{Grads, backward_into};
-use puyu_tensor::{DType, Dims, Error, Result, Spec, Tensor, ops};
+use puyu_tensor::{DType, Dims, Error, Result, Spec, Tensor, no_grad, ops};
 use std::collections::{HashMap, HashSet};
 
-/// How [`AdamW`] updates.
+/// How [`Optimizer`] updates.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWOptions {
-    /// The op's constants; its decay is that of matrices.
+pub struct OptimizerOptions {
+    /// AdamW's constants; its decay is that of matrices.
     pub op: ops::AdamW,
+    /// The momentum of Muon, if it updates the matrices that are maps between hidden states.
+    pub muon: Option<f32>,
     /// Tensors of one dimension (norms, biases) decay too.
     pub decay_vectors: bool,
     /// The element type of the matrices that the model computes with: F32, or BF16 beside an F32
@@ -22,25 +24,36 @@ pub struct AdamWOptions {
     pub dtype: DType,
 }
 
-impl From<ops::AdamW> for AdamWOptions {
+impl From<ops::AdamW> for OptimizerOptions {
     fn from(op: ops::AdamW) -> Self {
-        Self { op, decay_vectors: false, dtype: DType::F32 }
+        Self { op, muon: None, decay_vectors: false, dtype: DType::F32 }
     }
 }
 
-/// The optimizer: per memory the master weights, both moments and the gradient, `[n]` in F32.
-pub struct AdamW {
+/// The optimizer: per memory the master weights, the moments and the gradient, `[n]` in F32.
+pub struct Optimizer {
     groups: Vec<Group>,
     steps: u64,
 }
 
+/// How a group is updated.
+#[derive(Clone, Copy)]
+enum Rule {
+    AdamW(ops::AdamW),
+    Muon { momentum: f32, weight_decay: f32 },
+}
+
+/// Names of what is saved of a parameter.
+const MOMENTS: [&str; 2] = ["m", "v"];
+const MASTER: &str = "master";
+
 /// Parameters that are updated alike.
 struct Group {
-    op: ops::AdamW,
+    rule: Rule,
     slots: Vec<Slot>,
     master: Tensor,
-    m: Tensor,
-    v: Tensor,
+    /// The first moment, and AdamW's second.
+    moments: Vec<Tensor>,
     /// What the parameters are views of, if that is not the master.
     copy: Option<Tensor>,
     grad: Tensor,
@@ -60,7 +73,7 @@ impl Slot {
 }
 
 impl Group {
-    fn new(op: ops::AdamW, params: Vec<Param>, dtype: DType) -> Self {
+    fn new(rule: Rule, params: Vec<Param>, dtype: DType) -> Self {
         let mut start = 0;
         let slot = |param: Param| {
             let shape = param.get().spec().shape;
@@ -73,9 +86,45 @@ impl Group {
         let parts: Vec<Tensor> = slots.iter().map(value).collect();
         let master = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0).detach();
         let zeros = || Tensor::zeros(master.spec().shape, DType::F32).to_device(&master.device());
-        let (m, v, grad) = (zeros(), zeros(), zeros());
+        let count = if matches!(rule, Rule::AdamW(_)) { 2 } else { 1 };
+        let (moments, grad) = ((0..count).map(|_| zeros()).collect(), zeros());
         let copy = (dtype != DType::F32).then(|| master.to_dtype(dtype));
-        Self { op, slots, master, m, v, copy, grad }
+        Self { rule, slots, master, moments, copy, grad }
+    }
+
+    /// What is saved of each parameter, with the kinds' names: the moments, and the master weight, which is
+    /// all that a run needs to go on, whatever form the model itself is written in.
+    fn state(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        MOMENTS.into_iter().zip(&self.moments).chain([(MASTER, &self.master)])
+    }
+
+    /// One step, while no parameter is a view.
+    fn apply(&mut self, step: u64, lr: f64, scale: f64) {
+        let Self { rule, slots, master, moments, copy, grad } = self;
+        match *rule {
+            Rule::AdamW(op) => {
+                let [m, v] = &mut moments[..] else { unreachable!("AdamW has two moments") };
+                let step = op.step(step, lr as f32, scale as f32).to_device(&grad.device());
+                op.update([master, m, v], copy.as_mut(), grad, &step);
+            }
+            Rule::Muon { momentum, weight_decay } => {
+                let m = &mut moments[0];
+                for slot in slots {
+                    let g = slot.view(grad).affine(scale as f32, 0.0);
+                    let sum = &slot.view(m).affine(momentum, 0.0) + &g;
+                    // Nesterov's: what the momentum will be if the gradient stays.
+                    let ahead = &sum.affine(momentum, 0.0) + &g;
+                    let moved = muon::direction(&ahead).affine(-lr as f32, 0.0);
+                    let decayed =
+                        slot.view(master).affine((-lr * f64::from(weight_decay)) as f32, 0.0);
+                    m.accumulate(slot.start, &sum, false);
+                    master.accumulate(slot.start, &(&moved + &decayed), true);
+                }
+                if let Some(copy) = copy {
+                    *copy = master.to_dtype(copy.dtype());
+                }
+            }
+        }
     }
 
     /// Gives every parameter its view.
@@ -86,17 +135,13 @@ impl Group {
     }
 }
 
-/// What is saved of each parameter: the moments, and the master weight, which is all that a run needs
-/// to go on, whatever form the model itself is written in.
-const STATE: [&str; 3] = ["m", "v", "master"];
-
-impl AdamW {
+impl Optimizer {
     /// Makes `params` trainable; they become views of the flat memory.
     ///
     /// # Errors
     /// If there are none, a parameter is not a float, or the dtype is neither F32 nor BF16.
-    pub fn new(options: impl Into<AdamWOptions>, mut params: Vec<Param>) -> Result<Self> {
-        let AdamWOptions { op, decay_vectors, dtype } = options.into();
+    pub fn new(options: impl Into<OptimizerOptions>, mut params: Vec<Param>) -> Result<Self> {
+        let OptimizerOptions { op, muon, decay_vectors, dtype } = options.into();
         params.sort_by(|a, b| a.name().cmp(b.name()));
         params.dedup_by(|a, b| a.same(b));
         if params.is_empty() {
@@ -114,11 +159,19 @@ impl AdamW {
         }
         let (matrices, rest): (Vec<_>, Vec<_>) =
             params.into_iter().partition(|p| p.get().shape().len() >= 2);
+        let (maps, tables): (Vec<_>, Vec<_>) = matrices
+            .into_iter()
+            .partition(|p| muon.is_some() && muon::suits(p.name(), p.get().shape()));
         let still = ops::AdamW { weight_decay: 0.0, ..op };
         let plain = if decay_vectors { op } else { still };
-        let groups = [(op, matrices, dtype), (plain, rest, DType::F32)].into_iter();
-        let groups = groups.filter(|(_, params, _)| !params.is_empty());
-        let groups: Vec<_> = groups.map(|(op, params, d)| Group::new(op, params, d)).collect();
+        let muon = Rule::Muon { momentum: muon.unwrap_or(0.0), weight_decay: op.weight_decay };
+        let groups = [
+            (muon, maps, dtype),
+            (Rule::AdamW(op), tables, dtype),
+            (Rule::AdamW(plain), rest, DType::F32),
+        ];
+        let groups = groups.into_iter().filter(|(_, params, _)| !params.is_empty());
+        let groups: Vec<_> = groups.map(|(rule, params, d)| Group::new(rule, params, d)).collect();
         groups.iter().for_each(Group::hand_out);
         Ok(Self { groups, steps: 0 })
     }
@@ -135,6 +188,15 @@ impl AdamW {
     /// How many numbers are trained.
     pub fn numel(&self) -> usize {
         self.groups.iter().map(|g| g.master.spec().numel()).sum()
+    }
+
+    /// Bytes of the memories: masters, moments, gradients and working copies.
+    pub fn bytes(&self) -> usize {
+        let of = |g: &Group| {
+            let flats = [&g.master, &g.grad].into_iter().chain(&g.moments).chain(&g.copy);
+            flats.map(|t| t.spec().bytes()).sum::<usize>()
+        };
+        self.groups.iter().map(of).sum()
     }
 
     /// Steps taken.
@@ -203,9 +265,7 @@ impl AdamW {
         self.steps += 1;
         for group in &mut self.groups {
             group.slots.iter().for_each(|s| s.param.set(Tensor::scalar(0.0)));
-            let step = group.op.step(self.steps, lr as f32, scale as f32);
-            let Group { op, master, m, v, copy, grad, .. } = group;
-            op.update([master, m, v], copy.as_mut(), grad, &step.to_device(&grad.device()));
+            no_grad(|| group.apply(self.steps, lr, scale));
             group.hand_out();
         }
         Ok(())
@@ -217,7 +277,7 @@ impl AdamW {
     /// If a parameter has no gradient, or a number is not finite.
     ///
     /// # Panics
-    /// As [`AdamW::apply`].
+    /// As [`Optimizer::apply`].
     pub fn step(&mut self, mut grads: Grads, lr: f32, scale: f32) -> Result<()> {
         for group in &mut self.groups {
             for slot in &group.slots {
@@ -232,28 +292,22 @@ impl AdamW {
         self.apply(lr.into(), scale.into())
     }
 
-    /// Names and specs of what [`AdamW::state`] gives: for each parameter both moments and the master
+    /// Names and specs of what [`Optimizer::state`] gives: for each parameter its moments and the master
     /// weight.
     pub fn state_specs(&self) -> Vec<(String, Spec)> {
-        let specs = self.slots().flat_map(|(_, s)| {
-            let name = s.param.name();
-            STATE.iter().map(move |kind| (format!("{kind}.{name}"), Spec::f32(s.shape)))
-        });
-        specs.collect()
+        let of = |g: &Group, s: &Slot| -> Vec<_> {
+            let name = |kind: &str| (format!("{kind}.{}", s.param.name()), Spec::f32(s.shape));
+            g.state().map(|(kind, _)| name(kind)).collect()
+        };
+        self.slots().flat_map(|(i, s)| of(&self.groups[i], s)).collect()
     }
 
-    /// A part of the state by its name in [`AdamW::state_specs`]. It must be dropped before the next
+    /// A part of the state by its name in [`Optimizer::state_specs`]. It must be dropped before the next
     /// step.
     pub fn state(&self, name: &str) -> Option<Tensor> {
         let (kind, name) = name.split_once('.')?;
         let (i, slot) = self.slots().find(|(_, s)| s.param.name() == name)?;
-        let Group { m, v, master, .. } = &self.groups[i];
-        let flat = match kind {
-            "m" => m,
-            "v" => v,
-            "master" => master,
-            _ => return None,
-        };
+        let (_, flat) = self.groups[i].state().find(|(k, _)| *k == kind)?;
         Some(slot.view(&flat.detach()))
     }
 
@@ -268,8 +322,8 @@ impl AdamW {
     ) -> Result<()> {
         for group in &mut self.groups {
             group.slots.iter().for_each(|s| s.param.set(Tensor::scalar(0.0)));
-            let flats = [&mut group.m, &mut group.v, &mut group.master];
-            for (kind, flat) in STATE.into_iter().zip(flats) {
+            let moments = MOMENTS.into_iter().zip(&mut group.moments);
+            for (kind, flat) in moments.chain([(MASTER, &mut group.master)]) {
                 for slot in &group.slots {
                     let name = format!("{kind}.{}", slot.param.name());
                     let saved = part(&name, &Spec::f32(slot.shape))?;

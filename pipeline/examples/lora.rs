@@ -7,7 +7,7 @@ use puyu::train::{Forward, Learner, NextToken};
 use puyu_models::format::{self, OpenOptions, adapter, adapter::AdapterConfig};
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use puyu_models::{Config, Stored, build_adapted};
-use puyu_nn::{AdamW, Curve, Param, Schedule};
+use puyu_nn::{Curve, Optimizer, Param, Schedule};
 use puyu_tensor::{DType, Error, Result, ops};
 use std::path::Path;
 
@@ -45,7 +45,7 @@ pub fn lora(model: &str, out: &Path, question: &str, answer: &str) -> Result<Vec
     let mut learner = Learner {
         forward: Forward { model: model_with.model.into(), checkpointed: 0 },
         objective: Box::new(NextToken),
-        optimizer: AdamW::new(adamw, params.clone())?,
+        optimizer: Optimizer::new(adamw, params.clone())?,
         schedule: Schedule { curve, peak: 5e-3, floor: 0.0, warmup: 5, steps, decay: 0 },
         clip: 1.0,
     };

@@ -4,7 +4,7 @@
 use puyu::data::Batch;
 use puyu::train::{FirstWeights, Forward, Learner, NextToken};
 use puyu_models::{Config, build};
-use puyu_nn::{AdamW, Ctx, Curve, Schedule};
+use puyu_nn::{Ctx, Curve, Optimizer, Schedule};
 use puyu_tensor::{Context, DType, Error, Result, Tensor, no_grad, ops};
 
 const ROWS: usize = 8;
@@ -32,7 +32,7 @@ pub fn train(text: &[u8], steps: u64) -> Result<(Vec<f64>, String)> {
     let mut learner = Learner {
         forward: Forward { model: model.model.into(), checkpointed: 0 },
         objective: Box::new(NextToken),
-        optimizer: AdamW::new(adamw, model.params)?,
+        optimizer: Optimizer::new(adamw, model.params)?,
         schedule: Schedule { curve, peak: 2e-3, floor: 1e-4, warmup, steps, decay: 0 },
         clip: 1.0,
     };

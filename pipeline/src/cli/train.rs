@@ -144,8 +144,7 @@ fn describe(parts: &Parts) {
     let Parts { learner, train, data, dir, .. } = parts;
     let config = learner.forward.model.config();
     let parameters = learner.optimizer.numel();
-    // Master, two moments and the gradient, each an f32.
-    let held = bytes(16.0 * parameters as f64);
+    let held = bytes(learner.optimizer.bytes() as f64);
     eprintln!(
         "{} of {} layers, {} parameters trained; weights, gradient and optimizer take {held}",
         config.model_type,

@@ -3,7 +3,7 @@
 
 use super::{Forward, Objective};
 use crate::data::Batch;
-use puyu_nn::{AdamW, Schedule, clip_factor};
+use puyu_nn::{Optimizer, Schedule, clip_factor};
 use puyu_tensor::{Error, Result, cpu::pool, no_grad};
 
 /// A model, what is made small, and how.
@@ -13,7 +13,7 @@ pub struct Learner {
     /// What is made small.
     pub objective: Box<dyn Objective>,
     /// The trained parameters and their state.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// The learning rate of every step.
     pub schedule: Schedule,
     /// The largest norm of a gradient; 0 does not clip.

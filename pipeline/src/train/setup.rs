@@ -11,7 +11,7 @@ use crate::hub;
 use crate::plan::train_flops;
 use puyu_models::format::{self, OpenOptions, Source, hugging_face};
 use puyu_models::{Config, Loaded, Model, Stored, build};
-use puyu_nn::{AdamW, Param};
+use puyu_nn::{Optimizer, Param};
 use puyu_tensor::ops::Scaling;
 use puyu_tensor::{Context, DType, Error, Result, Spec, Tensor};
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ pub fn assemble(
     let measured = measured.map(|c| Dataset::open(&c, tokenizer, Some(&template), progress));
     let (valid, valid_report) = measured.transpose()?.unzip();
     let Recipe { model, trained, dtype, objective, export } = make(&vocabulary)?;
-    let optimizer = AdamW::new(config.optimizer.options(dtype), trained)?;
+    let optimizer = Optimizer::new(config.optimizer.options(dtype), trained)?;
     let about = About {
         title: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config: text,

@@ -335,11 +335,18 @@ fn restore(parts: &mut Parts, whole: &Whole) -> Result<State> {
     let names = saved.source().names();
     let wanted = parts.learner.optimizer.state_specs();
     if names.len() != wanted.len() {
-        return Err(Error::invalid(format!(
-            "it trained {} tensors, and this config trains {}; resume with the config it was made with",
-            names.len() / 3,
-            wanted.len() / 3
-        )));
+        let masters = |name: &&str| name.starts_with("master.");
+        let had = names.iter().copied().filter(masters).count();
+        let has = wanted.iter().map(|(name, _)| &name[..]).filter(masters).count();
+        return Err(Error::invalid(match had == has {
+            true => {
+                "another optimizer.name trained it; resume with the config it was made with".into()
+            }
+            false => format!(
+                "it trained {had} tensors, and this config trains {has}; resume with the config it was \
+                 made with"
+            ),
+        }));
     }
     parts.learner.optimizer.restore(state.updates, &mut |name, spec| {
         let tensor = saved.source().tensor(name)?;

@@ -11,7 +11,7 @@ pub use read::{ConfigText, Override};
 pub use shipped::{SHIPPED, Shipped};
 
 use crate::data::{DataConfig, Order};
-use puyu_nn::{AdamWOptions, Curve, Schedule};
+use puyu_nn::{Curve, OptimizerOptions, Schedule};
 use puyu_tensor::{DType, Error, Result, ops};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub struct TrainConfig {
     pub tokenizer: TokenizerConfig,
     /// `[data]`: what is learnt.
     pub data: DataConfig,
-    /// `[optimizer]`: AdamW.
+    /// `[optimizer]`: AdamW, or Muon.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
     /// `[schedule]`: the learning rate over the steps.
@@ -45,12 +45,16 @@ pub struct TrainConfig {
     pub sample: SampleConfig,
 }
 
-/// `[optimizer]`: AdamW with F32 master weights and state.
+/// `[optimizer]`: AdamW or Muon, with F32 master weights and state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// What updates the matrices between hidden states, `adamw` or `muon`; all else is AdamW's.
+    pub name: OptimizerName,
     /// The highest learning rate.
     pub lr: f64,
+    /// The decay of Muon's momentum.
+    pub momentum: f32,
     /// The decay of the first moment.
     pub beta1: f32,
     /// The decay of the second moment.
@@ -67,11 +71,29 @@ pub struct OptimizerConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        let lr = 3e-4;
-        let decay_vectors = false;
-        let (beta1, beta2, eps) = (0.9, 0.95, 1e-8);
-        Self { lr, beta1, beta2, eps, weight_decay: 0.1, decay_vectors, clip: 1.0 }
+        Self {
+            name: OptimizerName::AdamW,
+            lr: 3e-4,
+            momentum: 0.95,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_vectors: false,
+            clip: 1.0,
+        }
     }
+}
+
+/// An optimizer's name in a config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Adam with decoupled weight decay.
+    #[default]
+    AdamW,
+    /// Momentum whose singular values are made equal.
+    Muon,
 }
 
 /// `[schedule]`: the learning rate over the steps.
@@ -198,9 +220,11 @@ impl Default for SampleConfig {
 
 impl OptimizerConfig {
     /// The optimizer's constants for matrices of `dtype`.
-    pub fn options(&self, dtype: DType) -> AdamWOptions {
-        let Self { beta1, beta2, eps, weight_decay, decay_vectors, .. } = *self;
-        AdamWOptions { op: ops::AdamW { beta1, beta2, eps, weight_decay }, decay_vectors, dtype }
+    pub fn options(&self, dtype: DType) -> OptimizerOptions {
+        let Self { name, momentum, beta1, beta2, eps, weight_decay, decay_vectors, .. } = *self;
+        let op = ops::AdamW { beta1, beta2, eps, weight_decay };
+        let muon = (name == OptimizerName::Muon).then_some(momentum);
+        OptimizerOptions { op, muon, decay_vectors, dtype }
     }
 
     /// Checks the ranges.
@@ -209,6 +233,7 @@ impl OptimizerConfig {
     /// The first value out of range.
     pub fn check(&self) -> Result<()> {
         within("optimizer.lr", self.lr, 0.0, 100.0)?;
+        within("optimizer.momentum", self.momentum.into(), 0.0, 0.999_999)?;
         within("optimizer.beta1", self.beta1.into(), 0.0, 0.999_999)?;
         within("optimizer.beta2", self.beta2.into(), 0.0, 0.999_999_9)?;
         within("optimizer.eps", self.eps.into(), 1e-30, 1.0)?;
