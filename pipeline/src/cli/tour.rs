@@ -41,7 +41,7 @@ pub const STEPS: &[(&str, &str)] = &[
         "quantize work_dirs/tour/merged work_dirs/tour/tour.gguf Q4_0",
     ),
     (
-        "So many of them does it answer now. None of them was in its training, and to count days right takes more than two minutes",
+        "So many of them does it answer now. None of them was in its training",
         "data world-exam work_dirs/tour/tour.gguf --questions work_dirs/tour/world/answer_test.jsonl",
     ),
     (
@@ -53,8 +53,8 @@ pub const STEPS: &[(&str, &str)] = &[
         "perplexity work_dirs/tour/tour.gguf --file work_dirs/tour/world/validation.txt --ctx-size 128 --chunks 40",
     ),
     (
-        "It answers in the form that it was taught",
-        "chat work_dirs/tour/tour.gguf --temp 0 --prompt \"What day is 3 days after Friday?\"",
+        "Asked a question, it counts the days and answers",
+        "chat work_dirs/tour/tour.gguf --temp 0 --prompt \"Today is Friday. What day is it in 3 days?\"",
     ),
 ];
 

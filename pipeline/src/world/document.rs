@@ -17,7 +17,7 @@ pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Ve
         0 => (tales(rng, lang), vec!["tale"]),
         1..5 => (paraphrase(rng, lang), vec!["paraphrase"]),
         5 => (drill(rng, lang), vec!["drill"]),
-        6 | 7 => (echo(rng, lang), vec!["echo"]),
+        6..10 => (echo(rng, lang), vec!["echo"]),
         _ => questions(rng, lang, kinds),
     }
 }
