@@ -35,17 +35,32 @@ pub(crate) fn direction(m: &Tensor) -> Tensor {
 }
 
 /// The matrix with its singular values made about one.
+///
+/// An iteration is X ← Q·X with Q = a + b·G + c·G² and G = X·Xᵀ (of a tall X from the other side). All are
+/// polynomials of the first G, so G ← Q·G·Q and the product of all Q are had without X, in matrices of the
+/// shorter side.
 fn orthogonalized(m: &Tensor) -> Tensor {
-    let tall = m.dim(0) > m.dim(1);
-    let m = if tall { m.t().contiguous() } else { m.clone() };
     // The Frobenius norm is not less than the largest singular value.
-    let norm = (&m * &m).sum_all().sqrt().affine(1.0, 1e-7);
-    let mut x = &m / &norm;
+    let norm = (m * m).sum_all().sqrt().affine(1.0, 1e-7);
+    let x = m / &norm;
+    let tall = m.dim(0) > m.dim(1);
+    let mut gram = if tall { x.t().matmul(&x) } else { x.matmul_transposed(&x) };
+    let one = identity(gram.dim(0)).to_device(&m.device());
     let [a, b, c] = QUINTIC;
-    for _ in 0..ITERATIONS {
-        let square = x.matmul_transposed(&x);
-        let even = &square.affine(b, 0.0) + &square.matmul(&square).affine(c, 0.0);
-        x = &x.affine(a, 0.0) + &even.matmul(&x);
+    let mut all = one.clone();
+    for i in 1..=ITERATIONS {
+        let square = gram.matmul(&gram);
+        let q = &(&one.affine(a, 0.0) + &gram.affine(b, 0.0)) + &square.affine(c, 0.0);
+        all = if i == 1 { q.clone() } else { q.matmul(&all) };
+        if i < ITERATIONS {
+            gram = q.matmul(&gram).matmul(&q);
+        }
     }
-    if tall { x.t() } else { x }
+    if tall { x.matmul(&all) } else { all.matmul(&x) }
+}
+
+fn identity(n: usize) -> Tensor {
+    let mut one = vec![0.0f32; n * n];
+    one.iter_mut().step_by(n + 1).for_each(|v| *v = 1.0);
+    Tensor::new(&one, [n, n])
 }

@@ -34,7 +34,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ),
     (
         "The addition becomes part of the weights",
-        "merge work_dirs/tour/base/step-000800 work_dirs/tour/lora/step-000400 work_dirs/tour/merged",
+        "merge work_dirs/tour/base/step-000800 work_dirs/tour/lora/step-000700 work_dirs/tour/merged",
     ),
     (
         "Weights of 4 bits: a seventh of the memory",
