@@ -222,6 +222,8 @@ fn muon_runs_alike_on_any_threads_and_goes_on_but_not_from_another_optimizer_s_s
     let middle = place.path("one-f32/step-000020");
     let said = place.fails(1, "other", &["--resume", middle.to_str().unwrap()]);
     assert!(said.contains("another optimizer.name trained it"), "{said}");
+    let said = place.fails(1, "bad", &["--cfg-options", "optimizer.momentum=0.9"]);
+    assert!(said.contains("only the optimizer `muon` has one"), "{said}");
     let said = place.fails(1, "bad", &["--cfg-options", "optimizer.name=lion"]);
     assert!(said.contains("lion") && said.contains("muon"), "{said}");
 }

@@ -53,8 +53,9 @@ pub struct OptimizerConfig {
     pub name: OptimizerName,
     /// The highest learning rate.
     pub lr: f64,
-    /// The decay of Muon's momentum.
-    pub momentum: f32,
+    /// The decay of Muon's momentum; absent: 0.95.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f32>,
     /// The decay of the first moment.
     pub beta1: f32,
     /// The decay of the second moment.
@@ -74,7 +75,7 @@ impl Default for OptimizerConfig {
         Self {
             name: OptimizerName::AdamW,
             lr: 3e-4,
-            momentum: 0.95,
+            momentum: None,
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
@@ -223,7 +224,7 @@ impl OptimizerConfig {
     pub fn options(&self, dtype: DType) -> OptimizerOptions {
         let Self { name, momentum, beta1, beta2, eps, weight_decay, decay_vectors, .. } = *self;
         let op = ops::AdamW { beta1, beta2, eps, weight_decay };
-        let muon = (name == OptimizerName::Muon).then_some(momentum);
+        let muon = (name == OptimizerName::Muon).then_some(momentum.unwrap_or(0.95));
         OptimizerOptions { op, muon, decay_vectors, dtype }
     }
 
@@ -233,7 +234,12 @@ impl OptimizerConfig {
     /// The first value out of range.
     pub fn check(&self) -> Result<()> {
         within("optimizer.lr", self.lr, 0.0, 100.0)?;
-        within("optimizer.momentum", self.momentum.into(), 0.0, 0.999_999)?;
+        within("optimizer.momentum", self.momentum.unwrap_or(0.0).into(), 0.0, 0.999_999)?;
+        if self.momentum.is_some() && self.name != OptimizerName::Muon {
+            return Err(Error::invalid(
+                "optimizer.momentum is set, but only the optimizer `muon` has one; AdamW's is beta1",
+            ));
+        }
         within("optimizer.beta1", self.beta1.into(), 0.0, 0.999_999)?;
         within("optimizer.beta2", self.beta2.into(), 0.0, 0.999_999_9)?;
         within("optimizer.eps", self.eps.into(), 1e-30, 1.0)?;
