@@ -2,6 +2,7 @@
 //! vocabulary, the largest tensor of a training step) never exist: they are made a few rows at a time,
 //! and the gradients of these rows at once with them.
 
+use super::NO_INDEX;
 use super::cross_entropy::{CrossEntropy, CrossEntropyInto, some_ignored};
 use super::matmul::MatmulAdd;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
@@ -66,7 +67,13 @@ impl Op for LinearCrossEntropy {
     fn run(&self, x: &[Tensor], keep: bool) -> Option<Vec<Tensor>> {
         let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
-        let input = x[0].rows(); // [R, H]
+        let all = x[0].rows(); // [R, H]
+        // What is not to be predicted adds nothing: of a conversation, most rows.
+        let learnt = learnt(&targets);
+        let (input, targets) = match &learnt {
+            Some(rows) => (all.gather(rows), targets.gather(rows)),
+            None => (all.clone(), targets),
+        };
         let mut totals = Tensor::zeros([2], DType::F32).to_device(&x[0].device());
         let (mut dx, mut dw): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
         for start in (0..input.dim(0)).step_by(self.rows) {
@@ -90,8 +97,11 @@ impl Op for LinearCrossEntropy {
         let total = |i| totals.narrow(0, i, 1).reshape([]);
         let mut y = vec![total(0), total(1)];
         if keep_dx {
-            let all = Tensor::cat(&dx.iter().collect::<Vec<_>>(), 0);
-            y.push(all.reshape(x[0].spec().shape));
+            let mut dx = Tensor::cat(&dx.iter().collect::<Vec<_>>(), 0);
+            if let Some(rows) = &learnt {
+                dx = dx.scatter_add(rows, all.dim(0));
+            }
+            y.push(dx.reshape(x[0].spec().shape));
         }
         y.extend(dw);
         Some(y)
@@ -109,6 +119,19 @@ impl Op for LinearCrossEntropy {
         };
         Grad::Inputs(vec![next(&x[0]), next(&x[1]), None])
     }
+}
+
+/// The rows that have a target, if some have none and it is known where they are.
+fn learnt(targets: &Tensor) -> Option<Tensor> {
+    if targets.device() != Device::Cpu {
+        return None;
+    }
+    let targets = targets.contiguous();
+    let all = targets.data::<u32>();
+    let rows: Vec<u32> =
+        (0..).zip(all).filter(|(_, t)| **t != NO_INDEX).map(|(row, _)| row).collect();
+    let some = !rows.is_empty() && rows.len() < all.len();
+    some.then(|| Tensor::new(&rows, [rows.len()]))
 }
 
 impl Tensor {
