@@ -75,6 +75,54 @@ fn lookups_have_one_answer_and_the_unknown_none() {
     assert!((400..600).contains(&half.count()));
 }
 
+/// What a note goes through, item by item, without its stop.
+fn items(lang: Lang, note: &str) -> Vec<&str> {
+    let (colon, comma) = lang.pick((": ", ", "), ("：", "、"));
+    let all = note.trim_end_matches(['.', '。']).split_once(colon);
+    all.map(|(_, all)| all.split(comma).collect()).unwrap_or_default()
+}
+
+#[test]
+fn notes_come_to_what_is_answered() {
+    for kind in [Kind::Lookup, Kind::Unknown, Kind::Followup] {
+        each(kind, 300, |p, _| {
+            let (yes, no) = p.lang.pick((" yes", " no"), ("是", "否"));
+            for turn in &p.turns {
+                let items = items(p.lang, &turn.steps);
+                let known = turn.answer != dont_know(p.lang);
+                let Some((last, before)) = items.split_last() else {
+                    assert!(p.facts.is_empty() && !known, "{p:?}");
+                    continue;
+                };
+                assert!(before.iter().all(|item| item.ends_with(no)), "{p:?}");
+                assert!(last.ends_with(if known { yes } else { no }), "{p:?}");
+                let all = if known { before.len() + 1 } else { p.facts.len() };
+                assert_eq!(items.len(), all, "{p:?}");
+                // A thing is said with an article or a measure word in the answer.
+                let named = known && !turn.answer.contains([' ', '的']);
+                assert!(!named || last.contains(&turn.answer), "{p:?}");
+            }
+        });
+    }
+    each(Kind::Counting, 300, |p, _| {
+        let turn = p.last();
+        let said = numbers(&turn.steps);
+        let counted =
+            if p.form == Form::CountThings { said.len() as u32 } else { said[said.len() - 1] };
+        assert_eq!(counted.to_string(), turn.answer, "{p:?}");
+    });
+    each(Kind::Story, 300, |p, _| {
+        for turn in &p.turns {
+            let Some(last) = Some(&turn.steps).filter(|s| !s.is_empty()).map(|s| items(p.lang, s))
+            else {
+                continue;
+            };
+            let answer = turn.answer.trim_start_matches("in the ");
+            assert!(last[last.len() - 1].contains(answer), "{p:?}");
+        }
+    });
+}
+
 #[test]
 fn followups_speak_of_one_person() {
     each(Kind::Followup, 300, |p, split| {

@@ -18,10 +18,10 @@ pub const STEPS: &[(&str, &str)] = &[
     ),
     (
         "A tokenizer learns its vocabulary from the texts",
-        "tokenizer train work_dirs/tour/world/pretrain.jsonl --vocab-size 400 --out work_dirs/tour/tokenizer",
+        "tokenizer train work_dirs/tour/world/pretrain.jsonl --vocab-size 800 --out work_dirs/tour/tokenizer",
     ),
     (
-        "A model of 0.8 million parameters learns to write such texts, from nothing",
+        "A model of 0.9 million parameters learns to write such texts, from nothing",
         "train tour --work-dir work_dirs/tour/base --resume",
     ),
     (

@@ -143,13 +143,14 @@ impl Sum {
         if self.x < 10 && self.y < 10 { Split::Train } else { Split::of(self.key(lang)) }
     }
 
-    /// The steps on paper.
+    /// What is to be done, then the steps on paper: "47 + 25: ones 7+5=12, carry 1; ..."
     pub fn steps(&self, lang: Lang) -> String {
-        match self.form {
-            Form::Add => add_steps(lang, self.x, self.y),
-            Form::Subtract => subtract_steps(lang, self.x, self.y),
-            _ => multiply_steps(lang, self.x.max(self.y), self.x.min(self.y)),
-        }
+        let (sign, steps) = match self.form {
+            Form::Add => ("+", add_steps(lang, self.x, self.y)),
+            Form::Subtract => ("-", subtract_steps(lang, self.x, self.y)),
+            _ => ("×", multiply_steps(lang, self.x.max(self.y), self.x.min(self.y))),
+        };
+        format!("{} {sign} {}{}{steps}", self.x, self.y, lang.pick(": ", "："))
     }
 }
 

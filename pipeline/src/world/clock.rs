@@ -4,6 +4,7 @@
 use super::numbers::{key_of, numbered};
 use super::problem::{Kind, Problem, Turn, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, Lang, PEOPLE, Person};
 
@@ -23,14 +24,14 @@ pub(super) fn span(lang: Lang, minutes: u32) -> String {
     }
 }
 
-fn said(lang: Lang, minutes: &[String], hours: &str) -> String {
+fn said(lang: Lang, task: &str, minutes: &[String], hours: &str) -> String {
     let (m, h) = lang.pick(("minutes", "hours"), ("分钟", "小时"));
-    let comma = lang.pick(", ", "，");
+    let (colon, comma) = lang.pick((": ", ", "), ("：", "，"));
     let (semicolon, stop) = lang.pick(("; ", "."), ("；", "。"));
-    format!("{m} {}{semicolon}{h} {hours}{stop}", minutes.join(comma))
+    format!("{task}{colon}{m} {}{semicolon}{h} {hours}{stop}", minutes.join(comma))
 }
 
-/// The steps of a time and a span: "minutes 45+30=75, 75-60=15; hours 3+1+1=5."
+/// The steps of a time and a span: "3:45 + 1:30: minutes 45+30=75, 75-60=15; hours 3+1+1=5."
 fn after_steps(lang: Lang, from: u32, by: u32) -> String {
     let (h, m, dh, dm) = (from / 60, from % 60, by / 60, by % 60);
     let sum = m + dm;
@@ -40,21 +41,23 @@ fn after_steps(lang: Lang, from: u32, by: u32) -> String {
         minutes.push(format!("{sum}-60={}", sum - 60));
     }
     let plus = if over > 0 { "+1" } else { "" };
-    said(lang, &minutes, &format!("{h}+{dh}{plus}={}", h + dh + over))
+    let task = format!("{} + {}", words::time(from), words::time(by));
+    said(lang, &task, &minutes, &format!("{h}+{dh}{plus}={}", h + dh + over))
 }
 
-/// The steps of a time less a span or a time: "minutes 15+60=75, 75-30=45; hours 5-1-1=3."
+/// The steps of a time less a span or a time: "5:15 - 1:30: minutes 15+60=75, 75-30=45; hours 5-1-1=3."
 fn before_steps(lang: Lang, to: u32, by: u32) -> String {
     let (h, m, dh, dm) = (to / 60, to % 60, by / 60, by % 60);
     let owed = u32::from(m < dm);
-    let from = m + 60 * owed;
+    let lent = m + 60 * owed;
     let mut minutes = Vec::new();
     if owed > 0 {
-        minutes.push(format!("{m}+60={from}"));
+        minutes.push(format!("{m}+60={lent}"));
     }
-    minutes.push(format!("{from}-{dm}={}", from - dm));
+    minutes.push(format!("{lent}-{dm}={}", lent - dm));
     let minus = if owed > 0 { "-1" } else { "" };
-    said(lang, &minutes, &format!("{h}-{dh}{minus}={}", h - dh - owed))
+    let task = format!("{} - {}", words::time(to), words::time(by));
+    said(lang, &task, &minutes, &format!("{h}-{dh}{minus}={}", h - dh - owed))
 }
 
 /// A time later, a time before, or a duration.
@@ -103,10 +106,13 @@ pub(super) fn clock(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> 
     Some(Problem::new(Kind::Clock, form, lang, key, vec![], turn))
 }
 
-/// "1: Tuesday, 2: Wednesday."
-fn walk(lang: Lang, days: &[usize]) -> String {
-    let all: Vec<String> = days.iter().map(|d| words::day(lang, *d).to_owned()).collect();
-    numbered(lang, &all)
+/// "1: Tuesday, 2: Wednesday."; on the way to a day, whether it is that one: "1: Tuesday no, 2: Wednesday yes."
+fn walk(lang: Lang, days: &[usize], to: Option<usize>) -> String {
+    let one = |day: &usize| {
+        let name = words::day(lang, *day);
+        to.map_or(name.to_owned(), |to| scan::judged(lang, name, *day == to))
+    };
+    numbered(lang, &days.iter().map(one).collect::<Vec<_>>())
 }
 
 /// Days of the week, some days on or back.
@@ -136,6 +142,7 @@ pub(super) fn days(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
         let wrong = wrongs(rng, right, other);
         Turn::plain(question, right, wrong)
     };
-    let turn = Turn { steps: walk(lang, &days), ..turn };
+    let steps = walk(lang, &days, (form == Form::DayDistance).then_some(to));
+    let turn = Turn { steps, ..turn };
     Some(Problem::new(Kind::Days, form, lang, key, vec![], turn))
 }

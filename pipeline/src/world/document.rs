@@ -13,13 +13,26 @@ use super::words::{self, Lang};
 
 /// A document's text and the kinds of what is in it.
 pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Vec<&'static str>) {
-    match rng.below(20) {
+    let drawn = rng.below(20);
+    if !kinds.iter().any(|k| tells_facts(*k)) {
+        return match drawn {
+            0..3 => (drill(rng, lang), vec!["drill"]),
+            3 => (echo(rng, lang), vec!["echo"]),
+            _ => questions(rng, lang, kinds),
+        };
+    }
+    match drawn {
         0 => (tales(rng, lang), vec!["tale"]),
         1..5 => (paraphrase(rng, lang), vec!["paraphrase"]),
         5 => (drill(rng, lang), vec!["drill"]),
-        6..10 => (echo(rng, lang), vec!["echo"]),
+        6..12 => (echo(rng, lang), vec!["echo"]),
         _ => questions(rng, lang, kinds),
     }
+}
+
+/// Whether questions of `kind` are about facts that are told; a world without such tells none.
+fn tells_facts(kind: Kind) -> bool {
+    !matches!(kind, Kind::Arithmetic | Kind::Clock | Kind::Days | Kind::Instruct | Kind::Tool)
 }
 
 /// Questions of one kind or of several, with answers.
@@ -72,7 +85,7 @@ fn tales(rng: &mut Rng, lang: Lang) -> String {
     told.unwrap_or_default().join(lang.pick(" ", ""))
 }
 
-/// Facts, and each of them again: in other words, or as the notes that answers begin with.
+/// Facts, and each of them again in other words; or searched as the notes of answers do it.
 fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
     let relation = rng.pick(&SCENIC);
     let scene = story::scene(rng, lang, relation);
@@ -80,8 +93,8 @@ fn paraphrase(rng: &mut Rng, lang: Lang) -> String {
     let paired = rng.chance(50);
     let first = scene.sentences(rng, lang);
     if !paired {
-        let notes = lookup::notes(rng, lang, &scene.facts);
-        return format!("{}\n{}", first.join(gap), notes.join("\n"));
+        let searches = lookup::searches(rng, lang, &scene.facts);
+        return format!("{}\n{}", first.join(gap), searches.join("\n"));
     }
     let mut lines = Vec::new();
     for (said, fact) in first.iter().zip(&scene.facts) {

@@ -4,6 +4,7 @@
 use super::facts::{self, Fact, KIN, Relation, Scene, kin};
 use super::problem::{Kind, Problem, Turn, wrongs};
 use super::rng::{Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{Lang, PEOPLE, Person};
 
@@ -160,25 +161,9 @@ fn turn(
             wrong.push(name);
         }
     }
-    let (a, b, r) = (from.name(lang), to.name(lang), kin(lang, first.w));
     let steps = match form {
-        Form::KinWhose | Form::KinTurned => {
-            lang.pick(format!("The one whose {r} is {b}: {a}."), format!("{r}是{b}的人：{a}。"))
-        }
-        Form::KinHow => {
-            lang.pick(format!("What {b} is to {a}: {r}."), format!("{b}对{a}来说：{r}。"))
-        }
-        _ => steps(lang, line),
+        Form::KinGrand | Form::KinChain => scan::hops(lang, line, facts, form == Form::KinGrand),
+        _ => scan::search(lang, form, &first, facts),
     };
     Turn { steps, ..Turn::plain(question, answer, wrong) }
-}
-
-/// The hops, each as a sentence.
-fn steps(lang: Lang, line: &[Fact]) -> String {
-    let sentence = |f: &Fact| {
-        let (a, r, name) = (Person(f.a).name(lang), kin(lang, f.w), Person(f.v).name(lang));
-        lang.pick(format!("The {r} of {a}: {name}."), format!("{a}的{r}：{name}。"))
-    };
-    let all: Vec<String> = line.iter().map(sentence).collect();
-    all.join(lang.pick(" ", ""))
 }

@@ -5,6 +5,7 @@
 use super::facts::{self, Fact, Relation, Scene};
 use super::problem::{Kind, Problem, Turn, dont_know, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, FOODS, JOBS, Lang, PEOPLE, Person, THINGS};
 
@@ -91,57 +92,22 @@ pub(super) fn answer(lang: Lang, form: Form, fact: &Fact) -> (String, Vec<String
     }
 }
 
-/// What `form` asks for about `fact`, named with the question's words and nothing of the answer: the job of
-/// Anna, the owner of the red cup. No name comes first: at the beginning of a text a name is another token
-/// than after a space, and what is to be copied should be the same everywhere.
-fn sought(rng: &mut Rng, lang: Lang, form: Form, fact: &Fact) -> String {
-    let pattern = match form {
-        Form::Where => lang.pick("Place of {a}", "{a}的地方"),
-        Form::WhoAt => lang.pick("Person {p}", "{p}的人"),
-        Form::ColourOf => lang.pick("Colour of {s} {t}", "{s}{t}的颜色"),
-        Form::WhatHas => lang.pick("Thing of {a}", "{s}东西"),
-        Form::WhoHas => lang.pick("Owner of {u}", "{u}的主人"),
-        Form::Likes => lang.pick("Food of {a}", "{s}食物"),
-        Form::WhoLikes => lang.pick("Person who likes {f}", "喜欢{f}的人"),
-        Form::Job => lang.pick("Job of {a}", "{s}工作"),
-        Form::WhoJob => lang.pick("Person who is {j}", "工作是{j}的人"),
-        Form::ThingWhere => lang.pick("Place of {u}", "{u}的地方"),
-        Form::WhatAt => lang.pick("Thing {p}", "{p}的东西"),
-        Form::DoDay => lang.pick("Day when {a} {x}", "{a}{v}的日子"),
-        Form::WhoDay => lang.pick("Person who {x} on {d}", "{d}{v}的人"),
-        Form::DoTime => lang.pick("Time when {a} {x}", "{a}{v}的时间"),
-        Form::WhoTime => lang.pick("Person who {x} at {m}", "{m}{v}的人"),
-        Form::Age => lang.pick("Age of {a}", "{s}年龄"),
-        Form::WhoAge => lang.pick("Person who is {n} years old", "{n}岁的人"),
-        Form::HowMany => lang.pick("Number of {s} {f}", "{s}{f}的数量"),
-        other => unreachable!("{other:?} is not about one fact"),
-    };
-    fact.filled(rng, lang, pattern)
-}
-
-/// The note before an answer: what is sought, in one way for all wordings of a question, and what the facts
-/// say of it. It divides the search into steps.
-pub(super) fn note(
-    rng: &mut Rng,
-    lang: Lang,
-    form: Form,
-    fact: &Fact,
-    found: Option<&str>,
-) -> String {
-    let found = found.unwrap_or(lang.pick("not given", "没有说"));
-    let (colon, stop) = lang.pick((": ", "."), ("：", "。"));
-    format!("{}{colon}{found}{stop}", sought(rng, lang, form, fact))
-}
-
-/// Each fact's note, in random order, some read forward and some the other way.
-pub(super) fn notes(rng: &mut Rng, lang: Lang, facts: &[Fact]) -> Vec<String> {
-    let mut facts = facts.to_vec();
-    rng.shuffle(&mut facts);
-    let mut said = Vec::with_capacity(facts.len());
-    for fact in &facts {
-        let Some(form) = any_form(rng, fact.relation) else { continue };
-        let found = answer(lang, form, fact).0;
-        said.push(note(rng, lang, form, fact, Some(&found)));
+/// Searches for some of `facts`, as the notes of answers have them, one in four for what is not among them.
+pub(super) fn searches(rng: &mut Rng, lang: Lang, facts: &[Fact]) -> Vec<String> {
+    let n = rng.between(1, 4) as usize;
+    let mut said = Vec::with_capacity(n);
+    for i in rng.distinct(facts.len(), n.min(facts.len())) {
+        let Some(form) = any_form(rng, facts[i].relation) else { continue };
+        let mut asked = facts[i];
+        if rng.chance(25) {
+            let person = rng.below(PEOPLE);
+            asked = Fact::random(rng, asked.relation, person);
+            let train = facts::allowed(asked.split(lang), Split::Train);
+            if !train || facts.iter().any(|f| f.conflicts(&asked)) {
+                continue;
+            }
+        }
+        said.push(scan::search(lang, form, &asked, facts));
     }
     said
 }
@@ -191,7 +157,7 @@ pub(super) fn turn(
     let question = question(rng, lang, split, form, fact, pronoun);
     let (right, also) = answer(lang, form, fact);
     let wrong = wrong_answers(rng, lang, form, fact, scene);
-    let steps = note(rng, lang, form, fact, Some(&right));
+    let steps = scan::search(lang, form, fact, scene);
     Turn { also, steps, ..Turn::plain(question, right, wrong) }
 }
 
@@ -206,7 +172,7 @@ fn unanswered(
 ) -> Turn {
     let question = question(rng, lang, split, form, fact, false);
     let wrong = wrong_answers(rng, lang, form, fact, scene);
-    let steps = note(rng, lang, form, fact, None);
+    let steps = scan::search(lang, form, fact, scene);
     Turn { steps, ..Turn::plain(question, dont_know(lang), wrong) }
 }
 

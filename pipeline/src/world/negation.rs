@@ -3,9 +3,10 @@
 
 use super::facts::{self, Fact, Relation, Scene};
 use super::fill;
-use super::lookup::{answer, note, others, wrong_answers};
+use super::lookup::{answer, others, wrong_answers};
 use super::problem::{Kind, Problem, Turn, dont_know, wrongs};
 use super::rng::{Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, COLOURS, Lang, PEOPLE, PLACES, Person, THINGS};
 
@@ -35,20 +36,12 @@ fn not_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let p = words::in_place(lang, place);
     let question = wording::ask(rng, lang, split, Form::NotAt, &[('p', &p)]);
     let names: Vec<String> = all.iter().map(|f| Person(f.a).name(lang).to_owned()).collect();
-    let places = all.iter().map(|f| words::in_place(lang, f.v));
-    let lead = lang.pick("Places: ", "地方：");
-    let steps = listed(lang, lead, names.iter().cloned().zip(places));
+    let usual = Fact::new(Relation::At, odd.a, 0, place);
+    let steps = scan::odd(lang, Form::NotAt, &usual, &odd, &all);
     let answer = Person(odd.a).name(lang).to_owned();
     let mut problem = negated(rng, lang, Form::NotAt, odd, all, question, answer, names)?;
     problem.turns[0].steps = steps;
     Some(problem)
-}
-
-/// Names with what is so of each, as the steps of an answer: "Places: Anna in the park, Tom in the hall."
-fn listed(lang: Lang, lead: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
-    let gap = lang.pick(" ", "");
-    let all: Vec<String> = pairs.map(|(name, is)| format!("{name}{gap}{is}")).collect();
-    format!("{lead}{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }
 
 /// All but one thing have one colour.
@@ -71,9 +64,8 @@ fn not_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let names = scene.facts.iter().map(the).collect();
     let also = vec![THINGS[odd.w].the_coloured(lang, odd.a)];
     let facts = scene.facts;
-    let colours = facts.iter().map(|f| words::colour(lang, f.a).to_owned());
-    let bare = facts.iter().map(|f| THINGS[f.w].bare(lang).to_owned());
-    let steps = listed(lang, lang.pick("Colours: ", "颜色："), bare.zip(colours));
+    let usual = Fact { a: colour, ..odd };
+    let steps = scan::odd(lang, Form::NotColour, &usual, &odd, &facts);
     let mut problem = negated(rng, lang, Form::NotColour, odd, facts, question, the(&odd), names)?;
     problem.turns[0].also = also;
     problem.turns[0].steps = steps;
@@ -94,8 +86,7 @@ fn is_at(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let words = lang.pick(["yes", "no"], ["是", "不是"]);
     let answer = words[!yes as usize].to_owned();
     let names = vec![words[yes as usize].to_owned(), dont_know(lang).to_owned(), name.to_owned()];
-    let found = words::in_place(lang, fact.v);
-    let steps = note(rng, lang, Form::Where, &fact, Some(&found));
+    let steps = scan::check(lang, &fact, &scene.facts, if yes { fact.v } else { elsewhere });
     let mut problem = negated(rng, lang, Form::IsAt, fact, scene.facts, question, answer, names)?;
     problem.turns[0].also = lang.pick(vec![], vec![["在", "不在"][!yes as usize].to_owned()]);
     problem.turns[0].steps = steps;

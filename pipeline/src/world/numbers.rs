@@ -6,6 +6,7 @@ use super::facts::{self, Fact, Relation, Scene};
 use super::fill;
 use super::problem::{Kind, Problem, Turn, wrong_numbers, wrongs};
 use super::rng::{self, Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, COLOURS, FOODS, Lang, PEOPLE, PLACES, Person, THINGS};
 
@@ -42,12 +43,10 @@ fn counted(
     (form, key): (Form, u64),
     context: Vec<String>,
     question: String,
-    items: &[String],
+    (steps, answer): (String, usize),
 ) -> Problem {
-    let answer = items.len() as u32;
-    let wrong = wrong_numbers(rng, answer);
-    let turn =
-        Turn { steps: numbered(lang, items), ..Turn::plain(question, answer.to_string(), wrong) };
+    let wrong = wrong_numbers(rng, answer as u32);
+    let turn = Turn { steps, ..Turn::plain(question, answer.to_string(), wrong) };
     Problem::new(Kind::Counting, form, lang, key, context, turn)
 }
 
@@ -76,7 +75,8 @@ fn count_things(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let person = Person(people[0]);
     let slots = [('a', person.name(lang)), ('s', &*person.whose(lang))];
     let question = wording::ask(rng, lang, split, Form::CountThings, &slots);
-    Some(counted(rng, lang, (Form::CountThings, key), context, question, &items))
+    let count = (numbered(lang, &items), items.len());
+    Some(counted(rng, lang, (Form::CountThings, key), context, question, count))
 }
 
 /// A word in a list of words.
@@ -85,16 +85,17 @@ fn count_word(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let n = rng.between(3, 9) as usize;
     let all: Vec<usize> = (0..n).map(|_| rng.pick(&kinds)).collect();
     let word = FOODS[kinds[0]].bare(lang);
-    let items = vec![word.to_owned(); all.iter().filter(|k| **k == kinds[0]).count()];
+    let times = all.iter().filter(|k| **k == kinds[0]).count();
     let key = key_of(lang, Form::CountWord, all.iter().copied());
-    if items.is_empty() || Split::of(key) != split {
+    if times == 0 || Split::of(key) != split {
         return None;
     }
     let names: Vec<&str> = all.iter().map(|k| FOODS[*k].bare(lang)).collect();
     let list = words::list(lang, &names);
     let slots = [('w', word), ('l', &*list)];
     let question = wording::ask(rng, lang, split, Form::CountWord, &slots);
-    Some(counted(rng, lang, (Form::CountWord, key), vec![], question, &items))
+    let steps = scan::count_word(lang, word, &names);
+    Some(counted(rng, lang, (Form::CountWord, key), vec![], question, (steps, times)))
 }
 
 /// The people at one of two or three places.
@@ -114,12 +115,14 @@ fn count_people(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     if there.is_empty() || Split::of(key) != split {
         return None;
     }
-    let items: Vec<String> = there.iter().map(|p| Person(*p).name(lang).to_owned()).collect();
     let p = words::in_place(lang, places[0]);
     let question = wording::ask(rng, lang, split, Form::CountPeople, &[('p', &p)]);
     let context = Scene { facts: facts.clone() }.sentences(rng, lang);
+    let here = Fact::new(Relation::At, there[0], 0, places[0]);
+    let steps = scan::count(lang, Form::CountPeople, &here, &facts, |f| f.v == places[0]);
     let form = (Form::CountPeople, key);
-    Some(Problem { facts, ..counted(rng, lang, form, context, question, &items) })
+    let count = (steps, there.len());
+    Some(Problem { facts, ..counted(rng, lang, form, context, question, count) })
 }
 
 /// The things of one colour.
@@ -141,39 +144,21 @@ fn count_colour(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     if those.is_empty() || Split::of(key) != split {
         return None;
     }
-    let items: Vec<String> = those.iter().map(|t| THINGS[*t].bare(lang).to_owned()).collect();
     let c = words::colour(lang, colours[0]);
     let question = wording::ask(rng, lang, split, Form::CountColour, &[('c', c)]);
     let context = scene.sentences(rng, lang);
+    let one = Fact { a: colours[0], ..facts[0] };
+    let steps = scan::count(lang, Form::CountColour, &one, &facts, |f| f.a == colours[0]);
     let form = (Form::CountColour, key);
-    Some(Problem { facts, ..counted(rng, lang, form, context, question, &items) })
-}
-
-/// People with their values, as the steps of a comparison: "Ages: Anna 7, Tom 12."; or of an order, which
-/// goes by the values: "7 Anna, 12 Tom."
-fn valued(lang: Lang, facts: &[Fact], name_first: bool) -> String {
-    let value = |f: &Fact| match f.relation {
-        Relation::DoTime => words::time(f.v as u32),
-        _ => f.v.to_string(),
-    };
-    let one = |f: &Fact| match (value(f), Person(f.a).name(lang)) {
-        (value, name) if name_first => format!("{name} {value}"),
-        (value, name) => format!("{value} {name}"),
-    };
-    let all: Vec<String> = facts.iter().map(one).collect();
-    let lead = match (name_first, facts.first().map(|f| f.relation)) {
-        (false, _) => "",
-        (true, Some(Relation::Count)) => lang.pick("Numbers: ", "数量："),
-        (true, _) => lang.pick("Ages: ", "年龄："),
-    };
-    format!("{lead}{}{}", words::list(lang, &all), lang.pick(".", "。"))
+    let count = (steps, those.len());
+    Some(Problem { facts, ..counted(rng, lang, form, context, question, count) })
 }
 
 /// Numbers, or people by age or time, in order.
 pub(super) fn sorting(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let form =
         rng.pick(&[Form::SortUp, Form::SortDown, Form::SortOld, Form::SortYoung, Form::SortTime]);
-    let n = rng.pick(&[3, 3, 3, 4, 4, 5]);
+    let n = rng.pick(&[3, 3, 4]);
     let numbers = matches!(form, Form::SortUp | Form::SortDown);
     let mut facts: Vec<Fact> = Vec::new();
     let relation = if form == Form::SortTime { Relation::DoTime } else { Relation::Age };
@@ -222,7 +207,7 @@ pub(super) fn sorting(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
         Turn::plain(question, answer, wrong),
     );
     if !numbers {
-        problem.turns[0].steps = valued(lang, &sorted, false);
+        problem.turns[0].steps = scan::sort(lang, &facts, &sorted);
         problem.facts = facts;
     }
     Some(problem)
@@ -331,7 +316,8 @@ fn compare_people(rng: &mut Rng, lang: Lang, split: Split, form: Form) -> Option
         }
     }
     let context = Scene { facts: facts.clone() }.sentences(rng, lang);
-    let steps = valued(lang, &[asked, other], true);
+    let beside = if right == asked { other } else { asked };
+    let steps = scan::compare(lang, &right, &beside, [&asked, &other], &facts);
     let turn = Turn { steps, ..Turn::plain(question, name(right), wrong) };
     let mut problem = Problem::new(Kind::Comparing, form, lang, key, context, turn);
     problem.facts = facts;

@@ -7,11 +7,29 @@ use super::fill;
 use super::numbers::key_of;
 use super::problem::{Kind, Problem, Turn, wrongs};
 use super::rng::{Rng, Split};
+use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, COLOURS, Lang, PEOPLE, PLACES, Person, THINGS};
 
 /// A thing of the story: noun and colour.
 type Thing = (usize, usize);
+
+/// What one sentence tells; people and things by their position in the story.
+#[derive(Clone, Copy)]
+enum Event {
+    /// A person is at a place.
+    At(usize, usize),
+    /// A thing lies at a place.
+    Lies(usize, usize),
+    /// A person goes to a place.
+    Goes(usize, usize),
+    /// A person takes a thing.
+    Takes(usize, usize),
+    /// A person puts a thing down.
+    Puts(usize, usize),
+    /// A person gives a thing to another.
+    Gives(usize, usize, usize),
+}
 
 /// What has happened, and how things stand.
 struct State {
@@ -21,17 +39,13 @@ struct State {
     people: Vec<usize>,
     /// Where each person is.
     places: Vec<usize>,
-    /// Where each person was, from the start on.
-    ways: Vec<Vec<usize>>,
     things: Vec<Thing>,
     /// The place of each thing, while nobody has it.
     lying: Vec<usize>,
     /// Who has each thing.
     holder: Vec<Option<usize>>,
-    /// Who has had each thing, in turn.
-    hands: Vec<Vec<usize>>,
-    /// Giver, thing, taker.
-    gifts: Vec<(usize, usize, usize)>,
+    /// What was told, sentence by sentence after the opening.
+    events: Vec<Event>,
     /// Whom the last sentence was about, for a pronoun.
     subject: Option<usize>,
     text: Vec<String>,
@@ -53,22 +67,18 @@ impl State {
             .collect::<Vec<Thing>>();
         let lying = things.iter().map(|_| rng.pick(&places)).collect();
         let holder = vec![None; things.len()];
-        let hands = vec![vec![]; things.len()];
-        let ways = places.iter().map(|p| vec![*p]).collect();
         let day = rng.below(7);
-        let (gifts, subject, text) = (vec![], None, vec![]);
+        let (events, subject, text) = (vec![], None, vec![]);
         let mut state = State {
             lang,
             split,
             day,
             people,
             places,
-            ways,
             things,
             lying,
             holder,
-            hands,
-            gifts,
+            events,
             subject,
             text,
         };
@@ -97,6 +107,7 @@ impl State {
         for i in 0..self.people.len() {
             let p = words::in_place(lang, self.places[i]);
             self.say(rng, i, lang.pick("{a} was {p}.", "{a}{p}。"), &[('p', &p)]);
+            self.events.push(Event::At(i, self.places[i]));
         }
         for i in 0..self.things.len() {
             let (noun, colour) = self.things[i];
@@ -106,6 +117,7 @@ impl State {
             let slots = [('i', &*thing), ('p', &p), ('q', q)];
             let pattern = lang.pick("There was {i} {p}.", "{q}里有{i}。");
             self.text.push(fill::filled(rng, pattern, &slots));
+            self.events.push(Event::Lies(i, self.lying[i]));
             self.subject = None;
         }
     }
@@ -140,7 +152,7 @@ impl State {
             return None;
         }
         self.places[i] = to;
-        self.ways[i].push(to);
+        self.events.push(Event::Goes(i, to));
         let p = words::to_place(self.lang, to);
         let pattern = self.lang.pick("{a} [went|walked|ran] {p}.", "{a}[去了|走到了|跑到了]{p}。");
         self.say(rng, i, pattern, &[('p', &p)]);
@@ -159,7 +171,7 @@ impl State {
             (_, 0..3) => self.go(rng, i, None)?,
             (None, _) if self.lying[t] == self.places[i] && may_have => {
                 self.holder[t] = Some(i);
-                self.hands[t].push(i);
+                self.events.push(Event::Takes(i, t));
                 let pattern =
                     self.lang.pick("{a} [took|picked up] {t}.", "{a}[拿起了|拿走了]{t}。");
                 self.say(rng, i, pattern, &[('t', &the)]);
@@ -169,6 +181,7 @@ impl State {
             (Some(holder), 6) if holder == i => {
                 self.holder[t] = None;
                 self.lying[t] = self.places[i];
+                self.events.push(Event::Puts(i, t));
                 let pattern = self.lang.pick("{a} put down {t} there.", "{a}把{t}放下了。");
                 self.say(rng, i, pattern, &[('t', &the)]);
             }
@@ -177,8 +190,7 @@ impl State {
                     self.go(rng, i, Some(self.places[holder]))?;
                 }
                 self.holder[t] = Some(i);
-                self.hands[t].push(i);
-                self.gifts.push((holder, t, i));
+                self.events.push(Event::Gives(holder, t, i));
                 let b = Person(self.people[i]).name(self.lang);
                 let pattern = self.lang.pick("{a} gave {t} to {b}.", "{a}把{t}给了{b}。");
                 // The sentence before may be about the taker: the giver is named.
@@ -191,28 +203,90 @@ impl State {
         Some(())
     }
 
-    /// Where person `i` was, place after place: "Where Anna was: in the park, in the hall."
-    fn way(&self, i: usize) -> String {
-        let places: Vec<String> =
-            self.ways[i].iter().map(|v| words::in_place(self.lang, *v)).collect();
-        let name = Person(self.people[i]).name(self.lang);
-        let what = self.lang.pick(format!("Where {name} was"), format!("{name}到过的地方"));
-        self.noted(&what, &places)
-    }
-
-    /// Who has had thing `t`, one after the other: "Who had the red cup: Anna, Tom."
-    fn hands(&self, t: usize) -> String {
-        let names: Vec<&str> =
-            self.hands[t].iter().map(|i| Person(self.people[*i]).name(self.lang)).collect();
+    /// Thing `t` in the words of notes: "red cup".
+    fn thing(&self, t: usize) -> String {
         let (noun, colour) = self.things[t];
-        let the = THINGS[noun].the_coloured(self.lang, colour);
-        let what = self.lang.pick(format!("Who had {the}"), format!("有过{the}的人"));
-        self.noted(&what, &names)
+        scan::thing(self.lang, colour, noun)
     }
 
-    fn noted(&self, what: &str, items: &[impl AsRef<str>]) -> String {
-        let (colon, stop) = self.lang.pick((": ", "."), ("：", "。"));
-        format!("{what}{colon}{}{stop}", words::list(self.lang, items))
+    /// An event in the words of notes: "Anna goes park", "Tom gives red cup Anna".
+    fn told(&self, event: Event) -> String {
+        let lang = self.lang;
+        let name = |i: usize| Person(self.people[i]).name(lang);
+        let place = |v: usize| words::place(lang, v);
+        match event {
+            Event::At(i, v) => scan::joined(lang, &[name(i), lang.pick("place", "地方"), place(v)]),
+            Event::Lies(t, v) => {
+                scan::joined(lang, &[&self.thing(t), lang.pick("spot", "位置"), place(v)])
+            }
+            Event::Goes(i, v) => scan::joined(lang, &[name(i), lang.pick("goes", "去"), place(v)]),
+            Event::Takes(i, t) => {
+                scan::joined(lang, &[name(i), lang.pick("takes", "拿"), &self.thing(t)])
+            }
+            Event::Puts(i, t) => {
+                scan::joined(lang, &[name(i), lang.pick("puts", "放"), &self.thing(t)])
+            }
+            Event::Gives(i, t, j) => {
+                let gives = lang.pick("gives", "给");
+                scan::joined(lang, &[name(i), gives, &self.thing(t), name(j)])
+            }
+        }
+    }
+
+    /// All events, each with whether it changes what is followed, and how that is then.
+    fn followed(&self, sought: &str, mut now: impl FnMut(Event) -> String) -> String {
+        let mut last = scan::gap(self.lang).to_owned();
+        let item = |event: &Event| {
+            let then = now(*event);
+            let yes = then != last;
+            last.clone_from(&then);
+            scan::joined(self.lang, &[&scan::judged(self.lang, &self.told(*event), yes), &then])
+        };
+        let items: Vec<String> = self.events.iter().map(item).collect();
+        scan::ended(self.lang, scan::found(self.lang, sought, &items))
+    }
+
+    /// Where person `i` is after each event.
+    fn way(&self, i: usize) -> String {
+        let lang = self.lang;
+        let mut place = scan::gap(lang);
+        let name = Person(self.people[i]).name(lang);
+        let sought = scan::joined(lang, &[name, lang.pick("place", "地方"), scan::gap(lang)]);
+        self.followed(&sought, |event| {
+            match event {
+                Event::At(who, v) | Event::Goes(who, v) if who == i => {
+                    place = words::place(lang, v)
+                }
+                _ => {}
+            }
+            place.to_owned()
+        })
+    }
+
+    /// Who has thing `t` after each event, and where it is: "Anna hall"; or the place alone.
+    fn travels(&self, t: usize) -> String {
+        let lang = self.lang;
+        let (mut holder, mut place) = (None, scan::gap(lang));
+        let sought = format!("{}{}", self.thing(t), lang.pick(" spot ?", "位置？"));
+        self.followed(&sought, |event| {
+            match event {
+                Event::Lies(what, v) if what == t => place = words::place(lang, v),
+                Event::Goes(i, v) if holder == Some(i) => place = words::place(lang, v),
+                Event::Takes(i, what) | Event::Gives(_, what, i) if what == t => holder = Some(i),
+                Event::Puts(_, what) if what == t => holder = None,
+                _ => {}
+            }
+            match holder {
+                Some(i) => scan::joined(lang, &[Person(self.people[i]).name(lang), place]),
+                None => place.to_owned(),
+            }
+        })
+    }
+
+    /// The events up to the one that `fits`.
+    fn until(&self, sought: &str, fits: impl Fn(Event) -> bool) -> String {
+        let items = self.events.iter().map(|e| (self.told(*e), fits(*e)));
+        scan::until(self.lang, sought, items)
     }
 
     /// Where thing `t` is.
@@ -248,7 +322,7 @@ pub(super) fn story(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> 
         let _ = state.step(rng);
     }
     let mut asked = Vec::new();
-    let many = if split == Split::Train { rng.between(1, 4) } else { 1 };
+    let many = if split == Split::Train { rng.between(1, 2) } else { 1 };
     for _ in 0..8 {
         let next = question(rng, &state);
         if let Some((form, key, turn)) = next {
@@ -308,47 +382,57 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
         wording::ask(rng, lang, state.split, form, &[('a', name), ('o', name), ('t', &the)])
     };
     Some(match form {
-        Form::StoryWhere | Form::StoryFirst => {
-            let place =
-                if form == Form::StoryWhere { state.places[i] } else { *state.ways[i].get(1)? };
+        Form::StoryWhere => {
+            let place = state.places[i];
             let key = Fact::new(Relation::At, person.0, 0, place).key(lang);
             let question = ask(rng, person);
             let turn = place_turn(rng, state, question, place);
             (form, key, Turn { steps: state.way(i), ..turn })
         }
+        Form::StoryFirst => {
+            let went = |event: Event| matches!(event, Event::Goes(who, _) if who == i);
+            let first = state.events.iter().copied().find(|e| went(*e))?;
+            let Event::Goes(_, place) = first else { return None };
+            let key = Fact::new(Relation::At, person.0, 0, place).key(lang);
+            let question = ask(rng, person);
+            let turn = place_turn(rng, state, question, place);
+            let goes = [person.name(lang), lang.pick("goes", "去"), scan::gap(lang)];
+            let steps = state.until(&scan::joined(lang, &goes), went);
+            (form, key, Turn { steps, ..turn })
+        }
         Form::StoryThing => {
             let place = state.place_of(t);
             let key = Fact::new(Relation::ThingAt, colour, noun, place).key(lang);
             let question = ask(rng, person);
-            let mut turn = place_turn(rng, state, question, place);
-            turn.steps = match state.holder[t] {
-                Some(i) => format!("{}{}{}", state.hands(t), lang.pick(" ", ""), state.way(i)),
-                None => {
-                    let what = lang.pick(format!("Place of {the}"), format!("{the}的地方"));
-                    state.noted(&what, &[words::in_place(lang, place)])
-                }
-            };
-            (form, key, turn)
+            let turn = place_turn(rng, state, question, place);
+            (form, key, Turn { steps: state.travels(t), ..turn })
         }
         Form::StoryWho => {
             let holder = Person(state.people[state.holder[t]?]);
             let key = Fact::new(Relation::Has, holder.0, noun, colour).key(lang);
             let question = ask(rng, person);
             let turn = person_turn(rng, state, question, holder);
-            (form, key, Turn { steps: state.hands(t), ..turn })
+            (form, key, Turn { steps: state.travels(t), ..turn })
         }
         Form::StoryGave => {
-            let (giver, thing, taker) = *state.gifts.iter().rev().find(|g| g.1 == t)?;
+            let gift = |e: &Event| matches!(e, Event::Gives(_, thing, _) if *thing == t);
+            let Event::Gives(giver, _, taker) = *state.events.iter().rev().find(|e| gift(e))?
+            else {
+                return None;
+            };
+            let gave = |e: Event| matches!(e, Event::Gives(i, what, _) if i == giver && what == t);
             // Given twice by the same hand, the question would have two answers.
-            let twice = state.gifts.iter().filter(|g| g.0 == giver && g.1 == thing).count() > 1;
-            if twice {
+            if state.events.iter().filter(|e| gave(**e)).count() > 1 {
                 return None;
             }
             let (from, to) = (Person(state.people[giver]), Person(state.people[taker]));
             let key = Fact::new(Relation::Has, to.0, noun, colour).key(lang);
             let question = ask(rng, from);
             let turn = person_turn(rng, state, question, to);
-            (form, key, Turn { steps: state.hands(t), ..turn })
+            let gives = lang.pick("gives", "给");
+            let sought = [from.name(lang), gives, &state.thing(t), scan::gap(lang)];
+            let steps = state.until(&scan::joined(lang, &sought), gave);
+            (form, key, Turn { steps, ..turn })
         }
         _ => {
             let d = words::day(lang, state.day);
@@ -367,7 +451,11 @@ fn place_turn(rng: &mut Rng, state: &State, question: String, place: usize) -> T
         Lang::En => words::in_place(lang, v),
         Lang::Zh => words::place(lang, v).to_owned(),
     };
-    let near = state.places.iter().chain(state.ways.iter().flatten()).map(|v| text(*v)).collect();
+    let seen = state.events.iter().filter_map(|e| match e {
+        Event::At(_, v) | Event::Lies(_, v) | Event::Goes(_, v) => Some(*v),
+        _ => None,
+    });
+    let near = state.places.iter().copied().chain(seen).map(text).collect();
     let mut wrong = wrongs(rng, &text(place), near);
     while wrong.len() < 3 {
         let more = text(rng.below(PLACES.len()));

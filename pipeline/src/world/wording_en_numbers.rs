@@ -138,7 +138,7 @@ pub(super) fn time(form: Form) -> Option<Wordings> {
             "[Add|Please add] {x} and {y}.",
             "[Compute|Work out] {x} + {y}.",
             "How much is {x} plus {y}?",
-            "What is the sum of {x} and {y}?",
+            "Please work out {x} plus {y}.",
             "Tell me how much {x} + {y} is.",
         ],
         Form::Subtract => [
@@ -186,7 +186,7 @@ pub(super) fn time(form: Form) -> Option<Wordings> {
             "It is {m} now. What time will it be {d} later?",
             "What time is it {d} after {m}?",
             "{a} [starts|begins] at {m} and works for {d}. When is {a} done?",
-            "What is the time {d} later than {m}?",
+            "Tell me what time it is {d} after {m}.",
             "It is {m} now. Tell me what time it is in {d}.",
         ],
         Form::TimeBefore => [
@@ -194,7 +194,7 @@ pub(super) fn time(form: Form) -> Option<Wordings> {
             "It is {m} now. What time was it {d} before?",
             "What time is it {d} before {m}?",
             "{a} is done at {m} after {d} of work. When did {a} start?",
-            "What is the time {d} earlier than {m}?",
+            "Tell me what time it is {d} before {m}.",
             "It is {m} now. Tell me what time it was {d} ago.",
         ],
         Form::Duration => [

@@ -138,7 +138,7 @@ pub(super) fn time(form: Form) -> Option<Wordings> {
             "[请|]计算 {x} + {y}。",
             "{x}加{y}等于多少？",
             "[请|]算一算{x}加{y}。",
-            "{x}与{y}的和是多少？",
+            "请算一算 {x} + {y} 等于多少。",
             "请告诉我 {x} + {y} 等于多少。",
         ],
         Form::Subtract => [

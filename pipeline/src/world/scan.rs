@@ -1,0 +1,217 @@
+//! The notes that answers begin with: what is sought, in one form for all wordings of a question, and then
+//! the facts one by one as they stand in the text, each in the fixed words of notes and with a verdict.
+//! Every word of a note follows from its neighbours and one place of the text, so a search becomes many small
+//! steps, and "I don't know" is what is left when no fact fits.
+
+use super::facts::{Fact, Relation, kin};
+use super::wording::Form;
+use super::words::{self, DOINGS, FOODS, JOBS, Lang, Person, THINGS};
+
+/// What stands for the word that is sought.
+pub(super) fn gap(lang: Lang) -> &'static str {
+    lang.pick("?", "？")
+}
+
+/// Subject, what is said of it, and value, in the words of notes; a thing's colour stands before it.
+fn parts(lang: Lang, fact: &Fact) -> [String; 3] {
+    let name = || Person(fact.a).name(lang).to_owned();
+    let place = || words::place(lang, fact.v).to_owned();
+    let [en, zh] = match fact.relation {
+        Relation::At => ["place", "地方"],
+        Relation::Has => ["thing", "东西"],
+        Relation::Likes => ["food", "食物"],
+        Relation::Job => ["job", "工作"],
+        Relation::ThingAt => ["spot", "位置"],
+        Relation::DoDay | Relation::DoTime => [DOINGS[fact.w].1, DOINGS[fact.w].2],
+        Relation::Age => ["age", "年龄"],
+        Relation::Count => [FOODS[fact.w].kind(Lang::En), FOODS[fact.w].kind(Lang::Zh)],
+        Relation::Kin => [kin(Lang::En, fact.w), kin(Lang::Zh, fact.w)],
+    };
+    let said = lang.pick(en, zh).to_owned();
+    match fact.relation {
+        Relation::At => [name(), said, place()],
+        Relation::Has => [name(), said, thing(lang, fact.v, fact.w)],
+        Relation::Likes => [name(), said, FOODS[fact.v].kind(lang).to_owned()],
+        Relation::Job => [name(), said, lang.pick(JOBS[fact.v].0, JOBS[fact.v].1).to_owned()],
+        Relation::ThingAt => [thing(lang, fact.a, fact.w), said, place()],
+        Relation::DoDay => [name(), said, words::day(lang, fact.v).to_owned()],
+        Relation::DoTime => [name(), said, words::time(fact.v as u32)],
+        Relation::Age | Relation::Count => [name(), said, fact.v.to_string()],
+        Relation::Kin => [name(), said, Person(fact.v).name(lang).to_owned()],
+    }
+}
+
+/// A thing in the words of notes: "red cup".
+pub(super) fn thing(lang: Lang, colour: usize, noun: usize) -> String {
+    joined(lang, &[words::colour(lang, colour), THINGS[noun].bare(lang)])
+}
+
+/// Words of a note side by side.
+pub(super) fn joined(lang: Lang, words: &[&str]) -> String {
+    words.join(lang.pick(" ", ""))
+}
+
+/// A fact in the words of notes: "Tom place zoo".
+pub(super) fn noted(lang: Lang, fact: &Fact) -> String {
+    joined(lang, &parts(lang, fact).each_ref().map(String::as_str))
+}
+
+/// What `form` seeks: the fact's note with a gap for the answer.
+fn sought(lang: Lang, form: Form, fact: &Fact) -> String {
+    use Form::*;
+    let [a, said, v] = &parts(lang, fact);
+    let all: [&str; 3] = match form {
+        WhoAt | WhoHas | WhoLikes | WhoJob | WhoDay | WhoTime | WhoAge | WhatAt | CountPeople
+        | KinWhose | KinTurned => [gap(lang), said, v],
+        KinHow => [a, gap(lang), v],
+        ColourOf => {
+            let thing = joined(lang, &[gap(lang), THINGS[fact.w].bare(lang)]);
+            return joined(lang, &[a, said, &thing]);
+        }
+        NotAt => [gap(lang), said, &joined(lang, &[lang.pick("not", "不是"), v])],
+        CountColour => [words::colour(lang, fact.a), gap(lang), said],
+        NotColour => [lang.pick("not", "不是"), words::colour(lang, fact.a), gap(lang)],
+        _ => [a, said, gap(lang)],
+    };
+    joined(lang, &all)
+}
+
+/// "Find", what is sought, and the items that were gone through.
+pub(super) fn found(lang: Lang, sought: &str, items: &[String]) -> String {
+    let (find, colon) = lang.pick(("Find ", ": "), ("找", "："));
+    let colon = if items.is_empty() { "" } else { colon };
+    format!("{find}{sought}{colon}{}", words::list(lang, items))
+}
+
+fn verdict(lang: Lang, yes: bool) -> &'static str {
+    if yes { lang.pick("yes", "是") } else { lang.pick("no", "否") }
+}
+
+/// `item` and whether it is what is sought.
+pub(super) fn judged(lang: Lang, item: &str, yes: bool) -> String {
+    joined(lang, &[item, verdict(lang, yes)])
+}
+
+/// The items up to the first that fits, all if none does, each with its verdict.
+pub(super) fn until(
+    lang: Lang,
+    sought: &str,
+    items: impl Iterator<Item = (String, bool)>,
+) -> String {
+    let mut said = Vec::new();
+    for (item, yes) in items {
+        said.push(judged(lang, &item, yes));
+        if yes {
+            break;
+        }
+    }
+    ended(lang, found(lang, sought, &said))
+}
+
+/// The facts up to the first that `fits`.
+fn search_by(lang: Lang, sought: &str, facts: &[Fact], fits: impl Fn(&Fact) -> bool) -> String {
+    until(lang, sought, facts.iter().map(|f| (noted(lang, f), fits(f))))
+}
+
+/// The search for `asked`, which `form` asks about, in `facts`: "Find Tom place ?: Anna place park no, Tom
+/// place zoo yes". If it is not among them, all are gone through and none fits.
+pub(super) fn search(lang: Lang, form: Form, asked: &Fact, facts: &[Fact]) -> String {
+    search_by(lang, &sought(lang, form, asked), facts, |f| f == asked)
+}
+
+/// The search for the `odd` fact, which is not as `usual` is.
+pub(super) fn odd(lang: Lang, form: Form, usual: &Fact, odd: &Fact, facts: &[Fact]) -> String {
+    search_by(lang, &sought(lang, form, usual), facts, |f| f == odd)
+}
+
+/// Items gone through with a running number of those that fit: "Find ? place zoo: Tom place zoo yes 1, Anna
+/// place park no 1".
+fn tally(lang: Lang, sought: &str, items: impl Iterator<Item = (String, bool)>) -> String {
+    let mut n = 0;
+    let said: Vec<String> = items
+        .map(|(item, yes)| {
+            n += usize::from(yes);
+            joined(lang, &[&judged(lang, &item, yes), &n.to_string()])
+        })
+        .collect();
+    ended(lang, found(lang, sought, &said))
+}
+
+/// All facts, those that `fits` counted; `like` is what `form` counts.
+pub(super) fn count(
+    lang: Lang,
+    form: Form,
+    like: &Fact,
+    facts: &[Fact],
+    fits: impl Fn(&Fact) -> bool,
+) -> String {
+    tally(lang, &sought(lang, form, like), facts.iter().map(|f| (noted(lang, f), fits(f))))
+}
+
+/// How often `word` is among `all`.
+pub(super) fn count_word(lang: Lang, word: &str, all: &[&str]) -> String {
+    tally(lang, word, all.iter().map(|w| ((*w).to_owned(), *w == word)))
+}
+
+/// A fact with its value first, "12 Tom": who is next in an order is seen where the name stands.
+fn valued(lang: Lang, fact: &Fact) -> String {
+    let [name, _, value] = parts(lang, fact);
+    format!("{value} {name}")
+}
+
+/// The facts gone through until both that are `asked` about are found, and these two, the answer first:
+/// "Find Ida, Tom age: 12 Tom yes, 30 Max no, 7 Ida yes; 12 Tom > 7 Ida".
+pub(super) fn compare(
+    lang: Lang,
+    right: &Fact,
+    other: &Fact,
+    asked: [&Fact; 2],
+    facts: &[Fact],
+) -> String {
+    let names = words::list(lang, &asked.map(|f| Person(f.a).name(lang)));
+    let sought = joined(lang, &[&names, &parts(lang, right)[1]]);
+    let fits = |f: &Fact| f == right || f == other;
+    let last = facts.iter().rposition(fits).map_or(facts.len(), |at| at + 1);
+    let items: Vec<String> =
+        facts[..last].iter().map(|f| judged(lang, &valued(lang, f), fits(f))).collect();
+    let sign = if right.v > other.v { ">" } else { "<" };
+    let (note, gap) = (found(lang, &sought, &items), semicolon(lang));
+    ended(lang, format!("{note}{gap}{} {sign} {}", valued(lang, right), valued(lang, other)))
+}
+
+/// The facts as they stand, then in order: "7 Ida, 12 Tom; 12 Tom, 7 Ida".
+pub(super) fn sort(lang: Lang, facts: &[Fact], sorted: &[Fact]) -> String {
+    let all = |facts: &[Fact]| -> String {
+        words::list(lang, &facts.iter().map(|f| valued(lang, f)).collect::<Vec<_>>())
+    };
+    ended(lang, format!("{}{}{}", all(facts), semicolon(lang), all(sorted)))
+}
+
+/// Who is which relative of whom, hop by hop: "Find Eric mother ?: Tom son Max no, Eric mother Ida yes.
+/// Find Ida brother ?: ...". A grandparent is sought through a parent, whichever is told of.
+pub(super) fn hops(lang: Lang, line: &[Fact], facts: &[Fact], grand: bool) -> String {
+    let hop = |(i, fact): (usize, &Fact)| {
+        let [a, said, _] = &parts(lang, fact);
+        let parent = lang == Lang::En && grand && i == 0;
+        let said = if parent { "parent" } else { said };
+        search_by(lang, &joined(lang, &[a, said, gap(lang)]), facts, |f| f == fact)
+    };
+    let all: Vec<String> = line.iter().enumerate().map(hop).collect();
+    all.join(lang.pick(" ", ""))
+}
+
+/// The search for `asked`, and the place that a question names: "..., Tom place zoo yes. hall."
+pub(super) fn check(lang: Lang, asked: &Fact, facts: &[Fact], place: usize) -> String {
+    let searched = search(lang, Form::Where, asked, facts);
+    let named = words::place(lang, place).to_owned();
+    joined(lang, &[&searched, &ended(lang, named)])
+}
+
+/// A note with its stop.
+pub(super) fn ended(lang: Lang, note: String) -> String {
+    note + lang.pick(".", "。")
+}
+
+fn semicolon(lang: Lang) -> &'static str {
+    lang.pick("; ", "；")
+}
