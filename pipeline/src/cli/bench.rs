@@ -177,7 +177,7 @@ impl BenchArgs {
         if depth > 0 {
             session.feed(&ids[..depth], &mut |_, _| true)?;
         }
-        let mut run = || -> Result<u64> {
+        let mut run = |generated| -> Result<u64> {
             session.truncate(depth);
             let start = Instant::now();
             if prompt > 0 {
@@ -188,9 +188,11 @@ impl BenchArgs {
             }
             Ok(start.elapsed().as_nanos() as u64)
         };
-        run()?;
+        // To warm up, one token is enough, as it is for llama-bench.
+        run(generated.min(1))?;
         let cpu = cpu_seconds();
-        let samples = (0..self.repetitions.max(1)).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        let samples = (0..self.repetitions.max(1)).map(|_| run(generated));
+        let samples = samples.collect::<Result<Vec<_>>>()?;
         let cpu_seconds = cpu_seconds() - cpu;
         Ok(Row { engine, threads, prompt, generated, depth, samples, cpu_seconds })
     }
