@@ -52,7 +52,7 @@ impl Shape {
 
     fn setting(&self) -> Setting {
         let Self { method, batch, seq_len, checkpointed, .. } = *self;
-        Setting { method, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
+        Setting { method, muon: false, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
     }
 
     /// Trains three steps in this process, and prints its peak memory in bytes.

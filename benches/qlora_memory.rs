@@ -140,7 +140,8 @@ fn main() -> ExitCode {
     let mut off = false;
     for (seq_len, checkpointed) in SETTINGS {
         let method = Method::qlora(RANK);
-        let setting = Setting { method, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 };
+        let setting =
+            Setting { method, muon: false, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 };
         let planned = Memory::of(&config, &setting);
         let text = CONFIG
             .replace("MODEL", &at("model").to_string_lossy())

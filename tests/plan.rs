@@ -94,7 +94,7 @@ fn flops_are_six_for_each_weight_and_attention() {
 }
 
 fn setting(method: Method, seq_len: usize, checkpointed: usize) -> Setting {
-    Setting { method, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 }
+    Setting { method, muon: false, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 }
 }
 
 /// XTuner's claim for 7B: QLoRA in 8 GB, where LoRA on BF16 weights and all weights do not fit. Adapters
@@ -119,6 +119,22 @@ fn qlora_of_7b_fits_into_8_gb() {
 
 /// ZeRO's formulas (DeepSpeed's, for 16-bit weights: 4x + 12x/N, 2x + 14x/N, 16x/N) in this engine's
 /// bytes: F32 weights 4x, gradients 4x, moments 8x.
+#[test]
+fn muon_keeps_one_moment_of_matrices() {
+    let (_, c) = shipped("internlm2-1_8b");
+    let p = Parameters::of(&c);
+    for (method, matrices) in [
+        (Method::Full, p.blocks),
+        (Method::FullBf16, p.blocks),
+        (Method::qlora(16), trained(&c, Method::qlora(16))),
+    ] {
+        let adamw = setting(method, 64, 0);
+        let [adamw, muon] =
+            [adamw, Setting { muon: true, ..adamw }].map(|s| Memory::of(&c, &s).total());
+        assert_eq!(adamw - muon, 4.0 * matrices as f64, "{method:?}");
+    }
+}
+
 #[test]
 fn ranks_share_what_zero_says() {
     let (_, c) = shipped("internlm2-1_8b");

@@ -7,7 +7,7 @@ use crate::plan::{
     train_flops, trained,
 };
 use crate::train::TrainConfig;
-use crate::train::config::{ConfigText, Override, Shipped, TrainDType};
+use crate::train::config::{ConfigText, OptimizerName, Override, Shipped, TrainDType};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
 use puyu_models::Config;
@@ -138,6 +138,7 @@ impl PlanArgs {
                 TrainDType::F32 => Method::Full,
                 TrainDType::Bf16 => Method::FullBf16,
             },
+            muon: c.optimizer.name == OptimizerName::Muon,
             batch: c.train.batch,
             seq_len: c.data.seq_len,
             checkpointed: c.model.checkpointed.of(planned.config.layers),
@@ -162,8 +163,9 @@ impl PlanArgs {
             decimal((p.embedding + p.head) as f64),
         ));
         line(format!(
-            "{} at {} rows x {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
+            "{}{} at {} rows x {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
             name(s.method),
+            if s.muon { " by Muon" } else { "" },
             s.batch,
             s.seq_len,
             s.checkpointed,
@@ -248,7 +250,8 @@ impl Planned {
     fn of(config: Config) -> Self {
         let method = Method::Full;
         let (batch, seq_len) = (1, 2048);
-        let setting = Setting { method, batch, seq_len, checkpointed: 0, ranks: 1, zero: 0 };
+        let (muon, checkpointed, ranks, zero) = (false, 0, 1, 0);
+        let setting = Setting { method, muon, batch, seq_len, checkpointed, ranks, zero };
         Self { config, setting, accumulate: 1 }
     }
 }

@@ -54,6 +54,8 @@ impl Method {
 pub struct Setting {
     /// What is trained.
     pub method: Method,
+    /// Muon: matrices between hidden states have one moment, not AdamW's two.
+    pub muon: bool,
     /// Rows that go through the model at a time.
     pub batch: usize,
     /// Tokens of a row.
@@ -104,6 +106,11 @@ impl Memory {
                 (blocks + others + F32 * (p.vectors as f64 + trained), 0.0)
             }
         };
+        let once = match (setting.muon, setting.method) {
+            (false, _) => 0.0,
+            (true, Method::Adapters { .. }) => trained,
+            (true, _) => p.blocks as f64,
+        };
         let activations = activations(c, setting);
         let loss = loss(c, setting);
         // The loss and the blocks have their peaks at different times. One checkpointed block at a time
@@ -113,7 +120,7 @@ impl Memory {
         Self {
             weights: weights * share(3),
             gradients: F32 * trained * share(2),
-            optimizer: (masters + 2.0 * F32 * trained) * share(1),
+            optimizer: (masters + F32 * (2.0 * trained - once)) * share(1),
             activations,
             loss: loss.saved + loss.passing,
             buffers: block,
