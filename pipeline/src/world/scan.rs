@@ -52,7 +52,7 @@ pub(super) fn joined(lang: Lang, words: &[&str]) -> String {
 }
 
 /// A fact in the words of notes: "Tom place zoo".
-pub(super) fn noted(lang: Lang, fact: &Fact) -> String {
+fn noted(lang: Lang, fact: &Fact) -> String {
     joined(lang, &parts(lang, fact).each_ref().map(String::as_str))
 }
 

@@ -390,14 +390,16 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
             (form, key, Turn { steps: state.way(i), ..turn })
         }
         Form::StoryFirst => {
-            let went = |event: Event| matches!(event, Event::Goes(who, _) if who == i);
-            let first = state.events.iter().copied().find(|e| went(*e))?;
-            let Event::Goes(_, place) = first else { return None };
+            let went = |event: Event| match event {
+                Event::Goes(who, to) if who == i => Some(to),
+                _ => None,
+            };
+            let place = state.events.iter().find_map(|e| went(*e))?;
             let key = Fact::new(Relation::At, person.0, 0, place).key(lang);
             let question = ask(rng, person);
             let turn = place_turn(rng, state, question, place);
             let goes = [person.name(lang), lang.pick("goes", "去"), scan::gap(lang)];
-            let steps = state.until(&scan::joined(lang, &goes), went);
+            let steps = state.until(&scan::joined(lang, &goes), |e| went(e).is_some());
             (form, key, Turn { steps, ..turn })
         }
         Form::StoryThing => {
@@ -415,11 +417,10 @@ fn question(rng: &mut Rng, state: &State) -> Option<(Form, u64, Turn)> {
             (form, key, Turn { steps: state.travels(t), ..turn })
         }
         Form::StoryGave => {
-            let gift = |e: &Event| matches!(e, Event::Gives(_, thing, _) if *thing == t);
-            let Event::Gives(giver, _, taker) = *state.events.iter().rev().find(|e| gift(e))?
-            else {
-                return None;
-            };
+            let (giver, taker) = state.events.iter().rev().find_map(|e| match *e {
+                Event::Gives(giver, what, taker) if what == t => Some((giver, taker)),
+                _ => None,
+            })?;
             let gave = |e: Event| matches!(e, Event::Gives(i, what, _) if i == giver && what == t);
             // Given twice by the same hand, the question would have two answers.
             if state.events.iter().filter(|e| gave(**e)).count() > 1 {
