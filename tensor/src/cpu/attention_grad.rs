@@ -6,7 +6,7 @@
 //! whether one job computes all three for a sequence, or several the blocks of each.
 
 use crate::cpu::attention::BLOCK;
-use crate::cpu::gemm_f32::Right;
+use crate::cpu::gemm_f32::{Pack, Right};
 use crate::cpu::math::exp;
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::SharedMut;

@@ -5,6 +5,7 @@
 //! of a few hundred k at a time, so that it stays in the cache while all rows of the left operand
 //! pass by.
 
+use crate::cpu::gemm_f32::Pack;
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::simd::{Isa, Panel};
 use crate::{DType, quant};
@@ -61,6 +62,13 @@ impl Panels<'_> {
     }
 }
 
+impl Pack for Columns<'_> {
+    fn pack(&self, _: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
+        let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+        self.unpack(panels, ks, &mut Vec::new(), out);
+    }
+}
+
 impl Columns<'_> {
     /// How many panels make whole blocks along N.
     pub fn granularity(&self) -> usize {
@@ -83,7 +91,7 @@ impl Columns<'_> {
         self.packed && self.k_step == 1 && self.dtype.is_float() && panels.end * LANES <= self.n
     }
 
-    /// Panels `panels`, rows `k` of them: from a multiple of [`K_CHUNK`] to another or to the end.
+    /// Panels `panels`, rows `k` of them: whole blocks of them, at most [`K_CHUNK`].
     pub fn panels<'s>(
         &'s self,
         panels: Range<usize>,
@@ -102,16 +110,29 @@ impl Columns<'_> {
                 len: k.len() * size,
             };
         }
+        let one = 4 * k.len() * LANES;
+        self.unpack(panels, k, &mut scratch.bytes, &mut scratch.floats);
+        let bytes = bytemuck::cast_slice(&scratch.floats);
+        Panels { dtype: DType::F32, bytes, stride: one, from: 0, len: one }
+    }
+
+    /// The same as floats, whatever they were; `bytes` is memory to use.
+    fn unpack(
+        &self,
+        panels: Range<usize>,
+        k: Range<usize>,
+        bytes: &mut Vec<u8>,
+        out: &mut Vec<f32>,
+    ) {
         let one = k.len() * LANES;
-        let out = &mut scratch.floats;
         out.resize(panels.len() * one, 0.0);
         if self.k_step == 1 {
-            for (p, out) in panels.zip(out.chunks_exact_mut(one)) {
+            for (p, out) in panels.zip(out.chunks_exact_mut(one.max(1))) {
                 if self.dtype == DType::F32 && !self.packed {
                     self.transpose_rows(p, k.clone(), out);
                     continue;
                 }
-                let part = self.weight().panel_part(p, k.clone(), &mut scratch.bytes);
+                let part = self.weight().panel_part(p, k.clone(), bytes);
                 if self.dtype.is_block() {
                     self.isa.decode_panel(self.dtype, part, out);
                 } else {
@@ -119,12 +140,10 @@ impl Columns<'_> {
                 }
             }
         } else if self.packed {
-            self.transpose_panels(panels, k, &mut scratch.bytes, out);
+            self.transpose_panels(panels, k, bytes, out);
         } else {
             self.copy_rows(panels, k, out);
         }
-        let bytes = bytemuck::cast_slice(&*out);
-        Panels { dtype: DType::F32, bytes, stride: 4 * one, from: 0, len: 4 * one }
     }
 
     /// From F32 rows along K.

@@ -15,6 +15,9 @@ use std::borrow::Cow;
 /// Panels of a job at most; a multiple of the panels in any block.
 const MAX_GROUP: usize = 16;
 
+/// Rows from which on decoded panels are copied for tiles of more rows.
+const MANY_ROWS: usize = 12;
+
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
 
@@ -33,7 +36,7 @@ pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
     if m > 0 && n > 0 {
         let (left, k) = (Left::new(x, m), x.spec.last());
         let right = |_| Right::new(w, 0);
-        gemm_f32::multiply(Isa::detect(), &left, right, [1, m, k, n], y.data(), true);
+        gemm_f32::multiply(Isa::detect(), &left, right, [1, m, k, n], 1, y.data(), true);
     }
 }
 
@@ -69,14 +72,18 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let products = rows / m;
     if dtype == DType::F32 && !packed && m > 1 {
         let right = |p: usize| Right::new(w, p * k);
-        return gemm_f32::multiply(isa, &left, right, [products, m, k, n], y, false);
+        return gemm_f32::multiply(isa, &left, right, [products, m, k, n], 1, y, false);
     }
-    let out = SharedMut::new(y);
-    let panels = n.div_ceil(LANES);
     let columns = |product: usize| {
         let start = dtype.bytes(w.spec.row_offset(product * k));
         Columns { isa, dtype, packed, bytes: &w.bytes[start..], k_step, n_step, k, n }
     };
+    if m >= MANY_ROWS && k_step == 1 {
+        let (sizes, grain) = ([products, m, k, n], dtype.block_len().max(LANES));
+        return gemm_f32::multiply(isa, &left, columns, sizes, grain, y, false);
+    }
+    let out = SharedMut::new(y);
+    let panels = n.div_ceil(LANES);
     let grain = columns(0).granularity();
     let plan = Plan::new(products, panels, grain, m, MIN_ROWS);
     par(plan.jobs(), |job| {

@@ -1,9 +1,9 @@
-//! The product of F32 matrices of many rows: training's, forward and backward, and any other.
+//! The product of many rows in F32: training's, forward and backward, and any other.
 //!
 //! As in Goto and van de Geijn (2008), a block of the left operand stays in the second-level cache
 //! while panels of 16 columns of the right one pass through the first. Both are copied once per block
-//! into the order in which they are read, whatever their strides: so all transposed forms are one
-//! loop, and no row's address meets another's in the cache. Each output is still one chain, k ascending.
+//! into the order in which they are read, whatever their strides and dtype: so all transposed forms are
+//! one loop, and no row's address meets another's in the cache. Each output is still one chain, k ascending.
 
 use crate::View;
 use crate::cpu::gemm::Left;
@@ -25,7 +25,13 @@ const NARROW: usize = 4;
 /// Panels from which on rows of the left operand are copied close together.
 const WORTH_COPYING: usize = 8;
 
-/// A right operand `[K, N]`: element (k, n) lies at `k · k_step + n · n_step`.
+/// A right operand `[K, N]`.
+pub(crate) trait Pack {
+    /// Rows `ks` of `columns` as panels of 16, `[panel][k][16]`, with zeros beyond the last column.
+    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>);
+}
+
+/// A right operand of F32: element (k, n) lies at `k · k_step + n · n_step`.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<'a> {
     pub data: &'a [f32],
@@ -38,20 +44,22 @@ thread_local! {
     static SCRATCH: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
-/// `y = left · right`, or with `add` y + left · right, for `products` products of `[m, k]` by
-/// `[k, n]`; `right(product)` gives the right operand of each.
-pub(super) fn multiply<'a>(
+/// `y = left · right`, or with `add` y + left · right, for `products` products of `[m, k]` by `[k, n]`;
+/// `right(product)` gives the right operand of each. It is packed from multiples of `grain` k on, which
+/// divides 256.
+pub(super) fn multiply<R: Pack>(
     isa: Isa,
     left: &Left,
-    right: impl Fn(usize) -> Right<'a> + Sync,
+    right: impl Fn(usize) -> R + Sync,
     [products, m, k, n]: [usize; 4],
+    grain: usize,
     y: &mut [f32],
     add: bool,
 ) {
     let y = SharedMut::new(y);
     let jobs = Jobs::new(isa, products, m, n.div_ceil(LANES));
     let (at_once, longest) = isa.strip_panels();
-    let chunk = k.div_ceil(k.div_ceil(longest).max(1)).max(1);
+    let chunk = k.div_ceil(k.div_ceil(longest).max(1)).max(1).next_multiple_of(grain);
     par(jobs.count(), |job| {
         let (product, rows, panels) = jobs.get(job);
         let right = right(product);
@@ -162,9 +170,10 @@ impl<'a> Right<'a> {
             n_step: spec.strides[rank - 1],
         }
     }
+}
 
-    /// Rows `ks` of `columns` as panels of 16, `[panel][k][16]`, with zeros beyond the last column.
-    pub fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
+impl Pack for Right<'_> {
+    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
         let Self { data, k_step, n_step } = *self;
         let one = ks.len() * LANES;
         out.resize(columns.len().div_ceil(LANES) * one, 0.0);

@@ -208,18 +208,21 @@ pub unsafe fn tile_i8(x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: 
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows_i8<const F: u8>(x: &[u8], x_row: usize, panel: &[u8], sums: &mut Sums) {
-    for_tiles!(sums, x, x_row, [8, 4, 2, 1], |now, x, M| {
-        // SAFETY: `x` begins at the tile's first row and holds as many rows as are left.
-        unsafe {
-            half_tile::<F, M>(x, x_row, panel, now, 0);
-            half_tile::<F, M>(x, x_row, panel, now, 1);
+    // SAFETY: `x` begins at the tile's first row and holds as many rows as are left. Eight rows leave
+    // registers for half of the outputs only.
+    for_tiles!(sums, x, x_row, [8, 4, 2, 1], |now, x, M| unsafe {
+        if M == 8 {
+            outputs::<F, M, 1>(x, x_row, panel, now, 0);
+            outputs::<F, M, 1>(x, x_row, panel, now, 1);
+        } else {
+            outputs::<F, M, 2>(x, x_row, panel, now, 0);
         }
     });
 }
 
-/// Outputs `8 · h` to `8 · h + 7` of M rows.
+/// Outputs `8 · h` and on of M rows, 8 or all 16 of them in H registers.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn half_tile<const F: u8, const M: usize>(
+unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
     x: &[u8],
     x_row: usize,
     panel: &[u8],
@@ -229,58 +232,75 @@ unsafe fn half_tile<const F: u8, const M: usize>(
     let format = const { format(F) };
     // Q6_K has a scale for each half of a sub-block, the others one for all of it.
     let parts = if F == Q6K { 2 } else { 1 };
+    let zeros = [[_mm256_setzero_si256(); M]; H];
     // SAFETY: panel offsets stay within a block's bytes, activations within the rows' blocks, and
     // `sums` has M entries of 16 floats.
     unsafe {
-        let mut y: [__m256; M] =
-            std::array::from_fn(|m| _mm256_loadu_ps(sums[m].as_ptr().add(8 * h)));
+        let mut y: [[__m256; M]; H] = std::array::from_fn(|i| {
+            std::array::from_fn(|m| _mm256_loadu_ps(sums[m].as_ptr().add(8 * (h + i))))
+        });
         let mut x = x.as_ptr();
         for w in panel.chunks_exact(format.bytes) {
             let w = w.as_ptr();
             for s in 0..format.subs {
                 for part in 0..parts {
-                    let mut dot = [_mm256_setzero_si256(); M];
-                    let mut biases = [_mm256_setzero_si256(); M];
+                    let (mut dot, mut biases) = (zeros, zeros);
                     for first in (part * 4..part * 4 + 8 / parts).step_by(together(F)) {
-                        let mut pairs = [_mm256_setzero_si256(); M];
+                        let mut pairs = zeros;
                         for g in first..first + together(F) {
-                            let q = codes::<F>(w, s, g, h);
+                            let q: [__m256i; H] =
+                                std::array::from_fn(|i| codes::<F>(w, s, g, h + i));
                             for m in 0..M {
                                 let v = x.add(m * x_row + X_CODES + 4 * g).cast::<i32>();
                                 let v = _mm256_set1_epi32(v.read_unaligned());
-                                pairs[m] = _mm256_add_epi16(pairs[m], multiply::<F>(q, v));
+                                for i in 0..H {
+                                    let product = multiply::<F>(q[i], v);
+                                    pairs[i][m] = _mm256_add_epi16(pairs[i][m], product);
+                                }
                                 if F == Q6K {
                                     let b = multiply::<F>(_mm256_set1_epi8(32), v);
-                                    biases[m] = _mm256_add_epi16(biases[m], b);
+                                    biases[0][m] = _mm256_add_epi16(biases[0][m], b);
                                 }
                             }
                         }
-                        for m in 0..M {
-                            dot[m] = _mm256_add_epi32(dot[m], add_pairs(pairs[m]));
+                        for i in 0..H {
+                            for m in 0..M {
+                                dot[i][m] = _mm256_add_epi32(dot[i][m], add_pairs(pairs[i][m]));
+                            }
                         }
                     }
-                    let (scale, offset) = scales::<F>(w, s, part, h);
+                    let scales: [_; H] = std::array::from_fn(|i| scales::<F>(w, s, part, h + i));
                     for m in 0..M {
                         let block = x.add(m * x_row);
-                        let d = block.cast::<f32>().read_unaligned();
-                        let sum = block.add(4).cast::<i32>().read_unaligned();
-                        if F == Q6K {
-                            dot[m] = _mm256_sub_epi32(dot[m], add_pairs(biases[m]));
-                        } else if format.bias != 0 && F != Q8_0 {
-                            dot[m] = _mm256_sub_epi32(dot[m], _mm256_set1_epi32(format.bias * sum));
-                        }
-                        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(d));
-                        y[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[m]), scale, y[m]);
-                        if format.offset {
-                            y[m] = _mm256_fmadd_ps(offset, _mm256_set1_ps(d * sum as f32), y[m]);
+                        // From memory to all lanes, which takes no shuffle.
+                        let d = _mm256_set1_ps(block.cast::<f32>().read_unaligned());
+                        let sum = _mm256_set1_epi32(block.add(4).cast::<i32>().read_unaligned());
+                        let bias = match F {
+                            Q6K => add_pairs(biases[0][m]),
+                            _ if format.bias == 0 || F == Q8_0 => _mm256_setzero_si256(),
+                            _ => {
+                                let bits = _mm_cvtsi32_si128(format.bias.ilog2() as i32);
+                                _mm256_sll_epi32(sum, bits)
+                            }
+                        };
+                        for i in 0..H {
+                            let dot = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[i][m], bias));
+                            let (scale, offset) = scales[i];
+                            y[i][m] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, d), y[i][m]);
+                            if format.offset {
+                                let shift = _mm256_mul_ps(d, _mm256_cvtepi32_ps(sum));
+                                y[i][m] = _mm256_fmadd_ps(offset, shift, y[i][m]);
+                            }
                         }
                     }
                 }
                 x = x.add(X_BLOCK);
             }
         }
-        for m in 0..M {
-            _mm256_storeu_ps(sums[m].as_mut_ptr().add(8 * h), y[m]);
+        for i in 0..H {
+            for m in 0..M {
+                _mm256_storeu_ps(sums[m].as_mut_ptr().add(8 * (h + i)), y[i][m]);
+            }
         }
     }
 }
