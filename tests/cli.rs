@@ -80,6 +80,38 @@ fn convert_and_quantize_keep_what_they_say() {
     assert!(error.contains("puyu quantize"), "{error}");
     let error = fails(1, &["quantize", &path("a.gguf"), "/nonexistent/x.gguf", "Q8_0"]);
     assert!(error.contains("/nonexistent"), "{error}");
+    let error = fails(2, &["quantize", "a", "b", "Q8_0", "--override-kv", "general.name=text:x"]);
+    assert!(error.contains("text is none of int, float, bool, str"), "{error}");
+    let error = fails(2, &["quantize", "a", "b", "Q8_0", "--override-kv", "general.name"]);
+    assert!(error.contains("expected KEY=TYPE:VALUE"), "{error}");
+}
+
+/// How to sample from a model goes where its weights go: from a GGUF file's metadata to a folder and back.
+#[test]
+fn recommended_sampling_stays_with_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let source = fixtures().join("internlm2");
+    let temp = ["--override-kv", "general.sampling.temp=float:0"];
+    let top = ["--override-kv", "general.sampling.top_k=int:7"];
+    let quantize = ["quantize", source.to_str().unwrap(), &path("a.gguf"), "F32"];
+    ok(&[&quantize[..], &temp, &top].concat());
+    ok(&["convert", &path("a.gguf"), &path("back")]);
+    let told = std::fs::read_to_string(path("back/generation_config.json")).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["temperature"], &told["top_k"]), (&0.0.into(), &7.into()), "{told}");
+    ok(&["convert", &path("back"), &path("b.gguf")]);
+    for model in ["a.gguf", "back", "b.gguf"].map(path) {
+        let settings = ["-p", "a b c", "-n", "12", "--ignore-eos"];
+        let answer =
+            |more: &[&str]| ok(&[&["generate", "-m", &model], &settings[..], more].concat());
+        assert_eq!(answer(&["--seed", "1"]), answer(&["--temp", "0"]), "{model}");
+        assert_ne!(answer(&["--seed", "1"]), answer(&["--temp", "5", "--seed", "1"]), "{model}");
+    }
+    let wrong = ["--override-kv", "general.sampling.temp=str:warm"];
+    ok(&[&quantize[..], &wrong].concat());
+    let error = fails(1, &["generate", "-m", &path("a.gguf"), "-p", "a"]);
+    assert!(error.contains("general.sampling.temp` is no number"), "{error}");
 }
 
 #[test]

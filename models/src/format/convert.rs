@@ -4,13 +4,17 @@
 use super::atomic::AtomicFile;
 use super::gguf_export::{self, Export};
 use super::hugging_face::{self, write_json};
+use super::json::read_config;
 use super::recode::fitting;
-use super::{Checkpoint, Merged, Metadata, Source, gguf_config, gguf_vocab, tokenizer_files};
+use super::{Checkpoint, Merged, Metadata, Source};
+use super::{gguf_config, gguf_vocab, sampling, tokenizer_files};
 use crate::Config;
 use crate::tokenizer::{GgufVocab, Tokenizer};
 use puyu_tensor::{Context, DType, Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use std::path::Path;
+
+const GENERATION: &str = "generation_config.json";
 
 /// Writes a checkpoint as one GGUF file; gives warnings. With a dtype, matrices become that, or what
 /// fits their rows instead; without, floats stay what they are.
@@ -19,18 +23,36 @@ use std::path::Path;
 /// If the checkpoint is no model that puyu runs, or the file cannot be written; an old file of that
 /// name is then left as it was.
 pub fn to_gguf(from: &Checkpoint, path: &Path, dtype: Option<DType>) -> Result<Vec<String>> {
-    to_gguf_with(from, from.source(), path, dtype)
+    to_gguf_with(from, from.source(), path, dtype, &Metadata::default())
 }
 
-/// [`to_gguf`] with the tensors of `source`.
+/// [`to_gguf`] with all matrices in `dtype`, and with metadata that replaces what would be written.
+///
+/// # Errors
+/// As [`to_gguf`].
+pub fn quantize(
+    from: &Checkpoint,
+    path: &Path,
+    dtype: DType,
+    overrides: &Metadata,
+) -> Result<Vec<String>> {
+    to_gguf_with(from, from.source(), path, Some(dtype), overrides)
+}
+
+/// [`to_gguf`] with the tensors of `source` and the metadata of `overrides`.
 fn to_gguf_with(
     from: &Checkpoint,
     source: &dyn Source,
     path: &Path,
     dtype: Option<DType>,
+    overrides: &Metadata,
 ) -> Result<Vec<String>> {
     let config = Config::from_json(&from.config()?).context(from.path.display())?;
-    let (metadata, mut warnings) = tokenizer_metadata(from, &config)?;
+    let (mut metadata, mut warnings) = tokenizer_metadata(from, &config)?;
+    if let Some(folder) = from.folder().filter(|f| f.join(GENERATION).exists()) {
+        sampling::write(&read_config(&folder.join(GENERATION))?, &mut metadata);
+    }
+    overrides.iter().for_each(|(key, value)| metadata.set(key, value.clone()));
     let stem = from.path.file_stem().unwrap_or_default().to_string_lossy();
     let name = from.metadata().map(|m| m.get_str("general.name")).transpose()?.flatten();
     let export = Export {
@@ -43,12 +65,14 @@ fn to_gguf_with(
     Ok(warnings)
 }
 
-/// The tokenizer's metadata: as the GGUF file has them, or made from the folder's files.
+/// The metadata of tokenizer and sampling: as the GGUF file has them, or the tokenizer's made from the folder's
+/// files.
 fn tokenizer_metadata(from: &Checkpoint, config: &Config) -> Result<(Metadata, Vec<String>)> {
     let mut metadata = Metadata::default();
     if let Some(meta) = from.metadata() {
         for (key, value) in meta.iter() {
-            if key.starts_with("tokenizer.") || key == gguf_vocab::TEXT_END {
+            let kept = ["tokenizer.", "general.sampling."];
+            if kept.iter().any(|k| key.starts_with(k)) || key == gguf_vocab::TEXT_END {
                 metadata.set(key, value.clone());
             }
         }
@@ -101,7 +125,9 @@ fn to_hugging_face_with(
         config["eos_token_id"] = json!(end);
     }
     hugging_face::save(folder, source, &config, dtype)?;
-    write_json(&folder.join("generation_config.json"), &generation(&vocab, &ends))?;
+    let mut generation = generation(&vocab, &ends);
+    sampling::read(meta)?.into_iter().for_each(|(key, value)| generation[key] = value);
+    write_json(&folder.join(GENERATION), &generation)?;
     let model_type = config["model_type"].as_str().unwrap_or_default();
     tokenizer_files::save(folder, &vocab, model_type)
 }
@@ -128,7 +154,7 @@ pub fn merge(
     }
     let merged = Merged::new(from, adapter)?;
     if out.extension().is_some_and(|e| e == "gguf") {
-        return to_gguf_with(from, &merged, out, dtype);
+        return to_gguf_with(from, &merged, out, dtype, &Metadata::default());
     }
     match from.folder() {
         None => to_hugging_face_with(from, &merged, out, dtype)?,

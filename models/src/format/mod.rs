@@ -23,13 +23,14 @@ pub mod pickle;
 pub mod recode;
 pub mod safetensors;
 pub mod safetensors_write;
+pub mod sampling;
 mod table;
 pub mod tokenizer_files;
 mod zip;
 
 pub use check::check_tensors;
 pub use checkpoint::{Checkpoint, Format, open};
-pub use gguf_meta::Metadata;
+pub use gguf_meta::{Metadata, Value};
 pub use merge::Merged;
 pub use table::{Entry, Stored, Table};
 

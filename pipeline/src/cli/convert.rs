@@ -57,6 +57,9 @@ pub struct QuantizeArgs {
     /// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, or F32, F16, BF16
     #[arg(value_name = "TYPE", value_parser = dtype)]
     to: DType,
+    /// Metadata to write, such as general.sampling.temp=float:0; TYPE is int, float, bool or str
+    #[arg(long, value_name = "KEY=TYPE:VALUE", value_parser = key_value)]
+    override_kv: Vec<(String, format::Value)>,
 }
 
 impl ConvertArgs {
@@ -127,8 +130,31 @@ impl QuantizeArgs {
     pub fn run(&self) -> Result<()> {
         let checkpoint = open(&self.input)?;
         check_tensors(checkpoint.source())?;
-        to_gguf(&checkpoint, &self.out, Some(self.to))
+        let mut overrides = format::Metadata::default();
+        self.override_kv.iter().for_each(|(key, value)| overrides.set(key, value.clone()));
+        let warnings = convert::quantize(&checkpoint, &self.out, self.to, &overrides)?;
+        told(&checkpoint, &self.out, &warnings)
     }
+}
+
+/// A key and its value as llama-quantize takes them.
+fn key_value(text: &str) -> std::result::Result<(String, format::Value), String> {
+    use format::Value;
+    let parts = text.split_once('=').and_then(|(key, rest)| Some((key, rest.split_once(':')?)));
+    let (key, (kind, value)) =
+        parts.filter(|p| !p.0.is_empty()).ok_or("expected KEY=TYPE:VALUE")?;
+    let wrong = || format!("{value} is no {kind}");
+    let value = match kind {
+        "int" => value.parse().map(Value::I32).map_err(|_| wrong())?,
+        "float" => {
+            let number = value.parse().ok().filter(|x: &f32| x.is_finite());
+            number.map(Value::F32).ok_or_else(wrong)?
+        }
+        "bool" => value.parse().map(Value::Bool).map_err(|_| wrong())?,
+        "str" => Value::String(value.into()),
+        other => return Err(format!("{other} is none of int, float, bool, str")),
+    };
+    Ok((key.to_owned(), value))
 }
 
 fn open(name: &str) -> Result<format::Checkpoint> {
@@ -136,9 +162,12 @@ fn open(name: &str) -> Result<format::Checkpoint> {
 }
 
 fn to_gguf(from: &format::Checkpoint, out: &Path, dtype: Option<DType>) -> Result<()> {
-    for warning in from.warnings().iter().chain(&convert::to_gguf(from, out, dtype)?) {
-        eprintln!("warning: {warning}");
-    }
+    told(from, out, &convert::to_gguf(from, out, dtype)?)
+}
+
+/// Says what was written, and what to beware of.
+fn told(from: &format::Checkpoint, out: &Path, warnings: &[String]) -> Result<()> {
+    from.warnings().iter().chain(warnings).for_each(|w| eprintln!("warning: {w}"));
     let size = std::fs::metadata(out)?.len();
     eprintln!("wrote {} ({:.1} MB)", out.display(), size as f64 / 1e6);
     Ok(())

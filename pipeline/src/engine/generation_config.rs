@@ -1,6 +1,6 @@
-//! What a model's authors recommend: Hugging Face's generation_config.json.
+//! What a model's authors recommend: Hugging Face's generation_config.json, or the same in a GGUF file.
 
-use puyu_models::format::json;
+use puyu_models::format::{Metadata, json, sampling};
 use puyu_tensor::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -32,6 +32,14 @@ impl GenerationConfig {
         }
         let value = json::read_config(&path)?;
         Self::from_json(&value).map_err(|e| e.context(path.display()))
+    }
+
+    /// Reads `general.sampling.*` of a GGUF file.
+    ///
+    /// # Errors
+    /// If a key is there but is not what it should be.
+    pub fn from_metadata(meta: &Metadata) -> Result<Self> {
+        Self::from_json(&Value::Object(sampling::read(meta)?))
     }
 
     fn from_json(v: &Value) -> Result<Self> {

@@ -86,9 +86,12 @@ impl Engine {
                 config.vocab_size
             )));
         }
-        let mut generation = match checkpoint.folder() {
-            Some(folder) => GenerationConfig::read(folder)?,
-            None => GenerationConfig::default(),
+        let mut generation = match (checkpoint.gguf(), checkpoint.folder()) {
+            (Some(file), _) => {
+                GenerationConfig::from_metadata(&file.metadata).context(path.display())?
+            }
+            (None, Some(folder)) => GenerationConfig::read(folder)?,
+            (None, None) => GenerationConfig::default(),
         };
         if generation.eos.is_empty() {
             generation.eos = config.eos.clone();
