@@ -1,14 +1,91 @@
-//! Whole models beside llama.cpp: `puyu bench` and `llama-bench` on the same files and threads, in
-//! turns, because the machines are shared and only ratios of one interleaved run hold. Prints the
-//! median tokens per second, tokens per CPU-second, and the median of the pairwise ratios.
+//! Whole models beside llama.cpp, on the same files and threads, in turns: medians of tokens per second and per
+//! CPU-second, of the pairwise ratios, and of the share of this machine's limit, which is measured between them.
 //!
-//! PUYU=target/release/puyu LLAMA_BENCH=llama-bench cargo bench --bench peers -- model.gguf...
+//! PUYU=target/release/puyu PUYU_SMOLLM2=SmolLM2-135M-Instruct.Q4_1.gguf cargo bench --bench peers -- [WORD...]
+//! WORD: "135M", "Q4_0", "decode" choose rows of the table; model.gguf is measured instead of them.
+//! PUYU_LLAMA_CPP is the folder of llama.cpp's programs; without it they are fetched and built in build/peers.
 //! PUYU_PAIRS sets the number of pairs (default 7), PUYU_THREADS the threads (default 2).
 
+use puyu_benches::llama_cpp::{internlm2_1_8b, llama_cpp, smollm2};
 use puyu_benches::{from_root, number, output, program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// What is measured, and the ratio it should reach (or 90 % of the machine's limit).
+struct Row {
+    model: &'static str,
+    format: &'static str,
+    work: Work,
+    compute: &'static str,
+    wanted: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    Prefill(usize),
+    /// 128 tokens after so many.
+    Decode(usize),
+}
+
+const DECODED: usize = 128;
+
+const fn row(
+    model: &'static str,
+    format: &'static str,
+    work: Work,
+    compute: &'static str,
+    wanted: f64,
+) -> Row {
+    Row { model, format, work, compute, wanted }
+}
+
+use Work::{Decode, Prefill};
+const TABLE: [Row; 16] = [
+    row("135M", "Q4_0", Decode(0), "fast", 1.5),
+    row("135M", "Q4_1", Decode(0), "fast", 2.0),
+    row("135M", "Q8_0", Decode(0), "fast", 1.75),
+    row("135M", "F16", Decode(0), "exact", 1.15),
+    row("135M", "Q8_0", Decode(4096), "fast", 2.0),
+    row("135M", "Q4_0", Prefill(512), "fast", 2.0),
+    row("135M", "Q4_1", Prefill(512), "fast", 4.5),
+    row("135M", "Q8_0", Prefill(512), "fast", 2.3),
+    row("135M", "F16", Prefill(512), "exact", 1.3),
+    row("135M", "Q8_0", Prefill(4096), "fast", 2.0),
+    row("1.8B", "Q4_0", Decode(0), "fast", 1.0),
+    row("1.8B", "Q4_0", Prefill(512), "fast", 1.9),
+    row("1.8B", "Q8_0", Decode(0), "fast", 1.0),
+    row("1.8B", "Q8_0", Prefill(512), "fast", 2.4),
+    row("1.8B", "Q4_K_M", Decode(0), "fast", 1.0),
+    row("1.8B", "Q4_K_M", Prefill(512), "fast", 1.5),
+];
+
+impl Work {
+    /// llama-bench's flags, which are puyu's.
+    fn flags(self) -> Vec<String> {
+        let [p, n, d] = match self {
+            Prefill(n) => [n, 0, 0],
+            Decode(depth) => [0, DECODED, depth],
+        };
+        [["-p".into(), p.to_string()], ["-n".into(), n.to_string()], ["-d".into(), d.to_string()]]
+            .concat()
+    }
+
+    fn tokens(self) -> usize {
+        match self {
+            Prefill(n) => n,
+            Decode(_) => DECODED,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Prefill(n) => format!("prefill {n}"),
+            Decode(0) => format!("decode {DECODED}"),
+            Decode(depth) => format!("decode {DECODED} at {depth}"),
+        }
+    }
+}
 
 /// Tokens per wall second and per CPU-second of one run.
 #[derive(Clone, Copy)]
@@ -26,17 +103,64 @@ fn children_cpu_seconds() -> Option<f64> {
     Some(ticks / 100.0)
 }
 
-/// Runs `command` with llama-bench's flags; `work` is the pair of flags for prefill or decode.
-fn run(mut command: Command, model: &Path, work: &[&str], threads: usize, tokens: usize) -> Speed {
-    let before = children_cpu_seconds();
-    command.arg("-m").arg(model).args(work);
-    let printed =
-        output(command.args(["-t", &threads.to_string(), "-r", "1", "-o", "json"])).stdout;
-    let cpu = before.zip(children_cpu_seconds()).map(|(a, b)| tokens as f64 / (b - a));
+/// What a program printed as JSON.
+fn json(command: &mut Command) -> Value {
+    let printed = output(command).stdout;
     let text = String::from_utf8_lossy(&printed);
-    let rows: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
-    let wall = rows[0]["avg_ts"].as_f64().unwrap_or_else(|| panic!("no avg_ts: {text}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+/// Runs `command` with llama-bench's flags.
+fn run(mut command: Command, model: &Path, work: Work, threads: usize) -> Speed {
+    let before = children_cpu_seconds();
+    command.arg("-m").arg(model).args(work.flags());
+    let rows = json(command.args(["-t", &threads.to_string(), "-r", "1", "-o", "json"]));
+    let cpu = before.zip(children_cpu_seconds()).map(|(a, b)| work.tokens() as f64 / (b - a));
+    let wall = rows[0]["avg_ts"].as_f64().unwrap_or_else(|| panic!("no avg_ts: {rows}"));
     Speed { wall, cpu }
+}
+
+/// What one token takes: bytes that are read for it alone, and operations of its products.
+struct Cost {
+    bytes: f64,
+    operations: f64,
+    blocks: bool,
+}
+
+impl Cost {
+    /// Of a decoded token after `depth` others, and of one of many in a prefill.
+    fn of(puyu: &Path, model: &Path, depth: usize) -> Self {
+        let file = json(Command::new(puyu).arg("inspect").arg(model).args(["--tensors", "--json"]));
+        let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("no number: {file}"));
+        let tied = file["config"]["tie_word_embeddings"] == true;
+        let mut cost = Self { bytes: 0.0, operations: 0.0, blocks: false };
+        for tensor in file["tensors"].as_array().into_iter().flatten() {
+            let kind = &file["types"][tensor["type"].as_str().unwrap_or_default()];
+            let shape = tensor["shape"].as_array().into_iter().flatten().map(number);
+            let elements: f64 = shape.product();
+            let bytes = elements * number(&kind["bytes"]) / number(&kind["elements"]);
+            let name = tensor["name"].as_str().unwrap_or_default();
+            if name != "token_embd.weight" || tied {
+                cost.bytes += bytes;
+            }
+            if name.starts_with("blk.") {
+                cost.operations += 2.0 * elements;
+                cost.blocks |= bytes < 2.0 * elements;
+            }
+        }
+        cost.bytes += depth as f64 * number(&file["kv_bytes_per_token_f16"]);
+        cost
+    }
+
+    /// Tokens per second at most, by the ceilings that `puyu bench --limits` has measured.
+    fn limit(&self, work: Work, limits: &Value) -> f64 {
+        let ceiling = |name: &str| limits[0][name].as_f64().unwrap_or(f64::NAN);
+        match work {
+            Decode(_) => 1e9 * ceiling("read_gb_s") / self.bytes,
+            Prefill(_) if self.blocks => 1e9 * ceiling("i8_gop_s") / self.operations,
+            Prefill(_) => 1e9 * ceiling("f32_gflop_s") / self.operations,
+        }
+    }
 }
 
 /// The middle value; NaN if there is none.
@@ -46,45 +170,77 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn main() {
-    let models = std::env::args_os().skip(1).filter(|a| !a.as_encoded_bytes().starts_with(b"-"));
-    let models: Vec<PathBuf> = models.map(from_root).collect();
-    let (Some(peer), false) = (program("LLAMA_BENCH"), models.is_empty()) else {
-        eprintln!("SKIPPED: set LLAMA_BENCH to llama.cpp's llama-bench and name GGUF files");
-        return;
-    };
+/// Measures one row and prints it.
+fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f64>) {
     let puyu = program("PUYU").unwrap_or_else(|| "puyu".into());
     let (pairs, threads) = (number("PUYU_PAIRS", 7), number("PUYU_THREADS", 2));
+    let peer = llama_cpp("llama-bench");
+    let depth = if let Decode(depth) = work { depth } else { 0 };
+    let cost = Cost::of(&puyu, model, depth);
+    let one = |_| {
+        let mut ours = Command::new(&puyu);
+        ours.args(["bench", "--compute", compute]);
+        let [ours, theirs] =
+            [ours, Command::new(&peer)].map(|command| run(command, model, work, threads));
+        let mut limits = Command::new(&puyu);
+        limits.args(["bench", "--limits", "--json", "-t", &threads.to_string()]);
+        (ours, theirs, cost.limit(work, &json(&mut limits)))
+    };
+    let all: Vec<(Speed, Speed, f64)> = (0..pairs).map(one).collect();
+    let ratio = median(all.iter().map(|(ours, theirs, _)| ours.wall / theirs.wall));
+    let share = median(all.iter().map(|(ours, _, limit)| ours.wall / limit));
+    let cpu = |speed: fn(&(Speed, Speed, f64)) -> Speed| {
+        median(all.iter().filter_map(|one| speed(one).cpu))
+    };
+    let verdict = wanted.map_or(String::new(), |wanted| {
+        let holds = ratio >= wanted || share >= 0.9;
+        format!("{wanted:.2}: {}", if holds { "yes" } else { "no" })
+    });
     println!(
-        "| model | test | puyu t/s | llama.cpp t/s | ratio | puyu t/CPU-s | llama.cpp t/CPU-s |"
+        "| {name} | {} | {:.1} | {:.1} | {ratio:.2} | {:.0} % | {verdict} | {:.1} | {:.1} |",
+        work.name(),
+        median(all.iter().map(|one| one.0.wall)),
+        median(all.iter().map(|one| one.1.wall)),
+        100.0 * share,
+        cpu(|one| one.0),
+        cpu(|one| one.1),
     );
-    println!("|---|---|---|---|---|---|---|");
-    for model in &models {
-        for (test, work, tokens) in
-            [("pp512", ["-p", "512", "-n", "0"], 512), ("tg128", ["-p", "0", "-n", "128"], 128)]
-        {
-            let both: Vec<[Speed; 2]> = (0..pairs)
-                .map(|_| {
-                    let mut ours = Command::new(&puyu);
-                    ours.arg("bench");
-                    let theirs = Command::new(&peer);
-                    [ours, theirs].map(|c| run(c, model, &work, threads, tokens))
-                })
-                .collect();
-            let wall = |i: usize| median(both.iter().map(|b| b[i].wall));
-            let cpu = |i: usize| median(both.iter().filter_map(|b| b[i].cpu));
-            println!(
-                "| {} | {test} | {:.1} | {:.1} | {:.2} | {:.1} | {:.1} |",
-                model.display(),
-                wall(0),
-                wall(1),
-                median(both.iter().map(|[a, b]| a.wall / b.wall)),
-                cpu(0),
-                cpu(1),
-            );
-        }
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let (files, words): (Vec<String>, Vec<String>) =
+        words.into_iter().partition(|word| word.ends_with(".gguf"));
+    if program("PUYU").is_none() {
+        eprintln!("SKIPPED: set PUYU to the program, built with --release");
+        return;
     }
     println!(
-        "{threads} threads, medians of {pairs} interleaved pairs; CPU-seconds include loading"
+        "| model | work | puyu t/s | llama.cpp t/s | ratio | of the limit | wanted | puyu t/CPU-s | llama.cpp t/CPU-s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for file in &files {
+        let model: PathBuf = from_root(file.into());
+        for work in [Prefill(512), Decode(0)] {
+            measure(file, &model, work, "fast", None);
+        }
+    }
+    let named = |row: &&Row| {
+        let name = format!("{} {} {}", row.model, row.format, row.work.name());
+        words.iter().all(|word| name.contains(word))
+    };
+    for row in TABLE.iter().filter(named).filter(|_| files.is_empty()) {
+        let puyu = program("PUYU").expect("it was there before");
+        let model = match row.model {
+            "135M" => smollm2(&puyu, row.format),
+            _ => internlm2_1_8b(row.format),
+        };
+        let name = format!("{} {}", row.model, row.format);
+        measure(&name, &model, row.work, row.compute, Some(row.wanted));
+    }
+    println!(
+        "{} threads, medians of {} interleaved pairs; CPU-seconds include loading",
+        number("PUYU_THREADS", 2),
+        number("PUYU_PAIRS", 7)
     );
 }

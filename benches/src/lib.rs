@@ -1,5 +1,7 @@
 //! Shared helpers of the benches.
 
+pub mod llama_cpp;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
