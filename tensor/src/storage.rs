@@ -23,9 +23,12 @@ static FREE: Mutex<FreeList> =
     Mutex::new(FreeList { blocks: BTreeMap::new(), bytes: 0, used: 0, most: 0 });
 
 /// At most this much freed memory is kept, and as much again as is in use: a training step frees its
-/// activations and wants them back at once. Together with what is in use it is never more than was once
+/// activations and wants them back at once. Together with what is in use it is little more than was once
 /// in use: what a step needs at its peak is all that it holds.
 const KEEP_BYTES: usize = 256 << 20;
+
+/// How much more. Without it, layers whose outputs differ in size give back what the next one asks for.
+const SLACK: usize = 16 << 20;
 
 struct FreeList {
     /// By size class, the last freed last.
@@ -53,7 +56,7 @@ impl FreeList {
         }
         self.used += class * LINE;
         self.most = self.most.max(self.used);
-        while self.used + self.bytes > self.most
+        while self.used + self.bytes > self.most + SLACK
             && let Some(mut largest) = self.blocks.last_entry()
         {
             let freed = *largest.key() * LINE;
