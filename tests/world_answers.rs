@@ -192,6 +192,49 @@ fn orders_and_comparisons_are_right() {
     });
 }
 
+/// What is sorted is put in place one after another: each round is the one before with one more, in order.
+/// What is compared stands side by side, and the last is the answer.
+#[test]
+fn orders_are_made_step_by_step() {
+    each(Kind::Sorting, 300, |p, _| {
+        let turn = p.last();
+        let (colon, comma) = p.lang.pick((": ", ", "), ("：", "、"));
+        let note = turn.steps.trim_end_matches(['.', '。']).split_once(colon).unwrap().1;
+        let rounds = note.split(['；', ';']).map(|round| round.trim().split(comma).collect());
+        let rounds: Vec<Vec<&str>> = rounds.collect();
+        for (i, round) in rounds.iter().enumerate() {
+            assert_eq!(round.len(), i + 1, "{p:?}");
+            // Numbers of one length are in order as texts are.
+            let rises = rounds[rounds.len() - 1].is_sorted();
+            let ordered = if rises { round.is_sorted() } else { round.iter().rev().is_sorted() };
+            assert!(ordered, "{p:?}");
+            let before = i.checked_sub(1).map_or(&[][..], |i| &rounds[i]);
+            assert!(before.iter().all(|item| round.contains(item)), "{p:?}");
+        }
+        let last = &rounds[rounds.len() - 1];
+        let said = last.iter().map(|item| match item.split_once(' ') {
+            Some((_, name)) => name.to_owned(),
+            None => item.trim_start_matches('0').to_owned(),
+        });
+        assert_eq!(said.collect::<Vec<_>>().join(comma), turn.answer, "{p:?}");
+    });
+    each(Kind::Comparing, 300, |p, _| {
+        if !matches!(p.form, Form::Older | Form::Younger | Form::More) {
+            return;
+        }
+        let turn = p.last();
+        let note = turn.steps.trim_end_matches(['.', '。']);
+        let last = note.rsplit(['.', '。']).next().unwrap();
+        let (both, best) = last.split_once(['；', ';']).unwrap();
+        assert!(best.ends_with(&turn.answer), "{p:?}");
+        let [first, second, best] = [&numbers(both)[..], &numbers(best)].concat()[..] else {
+            panic!("three numbers in {last}")
+        };
+        let right = if p.form == Form::Younger { first.min(second) } else { first.max(second) };
+        assert_eq!(best, right, "{p:?}");
+    });
+}
+
 /// Who is more and who is less in "A is taller than B." or "A比B高。", by what the words mean.
 fn comparison(lang: Lang, sentence: &str) -> (&str, &str) {
     let (a, b, word) = match lang {

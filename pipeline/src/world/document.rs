@@ -1,5 +1,6 @@
 //! Documents of the pretraining text: questions with answers, tales, facts said twice in other words or as
-//! notes, echoes, and drills of what is constant (sums of one digit, the days, counting on).
+//! notes, echoes, and drills of what is constant (sums of one digit, which number is
+//! larger, the days, counting on).
 
 use super::facts::SCENIC;
 use super::lookup;
@@ -16,7 +17,7 @@ pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Ve
     let drawn = rng.below(20);
     if !kinds.iter().any(|k| tells_facts(*k)) {
         return match drawn {
-            0..3 => (drill(rng, lang), vec!["drill"]),
+            0..3 => (drill(rng, lang, kinds), vec!["drill"]),
             3 => (echo(rng, lang), vec!["echo"]),
             _ => questions(rng, lang, kinds),
         };
@@ -24,7 +25,7 @@ pub(super) fn document(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Ve
     match drawn {
         0 => (tales(rng, lang), vec!["tale"]),
         1..5 => (paraphrase(rng, lang), vec!["paraphrase"]),
-        5 => (drill(rng, lang), vec!["drill"]),
+        5 => (drill(rng, lang, kinds), vec!["drill"]),
         6..12 => (echo(rng, lang), vec!["echo"]),
         _ => questions(rng, lang, kinds),
     }
@@ -55,11 +56,11 @@ fn questions(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> (String, Vec<&'static
 /// How often each kind is trained on; a tool's calls are no plain text.
 pub(super) fn weight(kind: Kind) -> usize {
     match kind {
-        Kind::Arithmetic => 14,
-        Kind::Lookup => 12,
-        Kind::Clock | Kind::Story => 9,
+        Kind::Arithmetic => 13,
+        Kind::Lookup | Kind::Clock => 10,
+        Kind::Story | Kind::Sorting | Kind::Comparing => 9,
         Kind::Kinship | Kind::Counting | Kind::Instruct | Kind::Unknown | Kind::Tool => 8,
-        Kind::Sorting | Kind::Comparing | Kind::Negation => 7,
+        Kind::Negation => 8,
         Kind::Followup => 6,
         Kind::Days => 5,
     }
@@ -138,9 +139,10 @@ fn echo(rng: &mut Rng, lang: Lang) -> String {
 }
 
 /// What never changes, again and again.
-fn drill(rng: &mut Rng, lang: Lang) -> String {
+fn drill(rng: &mut Rng, lang: Lang, kinds: &[Kind]) -> String {
     let n = rng.between(5, 16);
-    match rng.below(4) {
+    let orders = kinds.iter().any(|k| matches!(k, Kind::Sorting | Kind::Comparing));
+    match rng.below(if orders { 6 } else { 4 }) {
         0 => sums(rng, n, "+", |x, y| x + y),
         1 => sums(rng, n, "×", |x, y| x * y),
         2 => {
@@ -148,6 +150,7 @@ fn drill(rng: &mut Rng, lang: Lang) -> String {
             let days: Vec<&str> = (from..from + n as usize).map(|d| words::day(lang, d)).collect();
             words::list(lang, &days)
         }
+        3 | 4 if orders => signs(rng, lang, n),
         _ => loop {
             let x = rng.between(1, 980);
             let y = x + n - 1;
@@ -159,6 +162,19 @@ fn drill(rng: &mut Rng, lang: Lang) -> String {
             }
         },
     }
+}
+
+/// Which of two numbers is larger, each as two digits.
+fn signs(rng: &mut Rng, lang: Lang, n: u32) -> String {
+    let mut lines = Vec::new();
+    while lines.len() < n as usize {
+        let (x, y) = (rng.between(0, 99) as usize, rng.between(0, 99) as usize);
+        let key = key_of(lang, Form::Bigger, [x.min(y), x.max(y)]);
+        if x != y && Split::of(key) == Split::Train {
+            lines.push(format!("{x:02} {} {y:02}", if x < y { "<" } else { ">" }));
+        }
+    }
+    lines.join("\n")
 }
 
 fn sums(rng: &mut Rng, n: u32, sign: &str, of: impl Fn(u32, u32) -> u32) -> String {

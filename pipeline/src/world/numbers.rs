@@ -206,8 +206,8 @@ pub(super) fn sorting(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
         context,
         Turn::plain(question, answer, wrong),
     );
+    problem.turns[0].steps = scan::sort(lang, &facts, &sorted, numbers);
     if !numbers {
-        problem.turns[0].steps = scan::sort(lang, &facts, &sorted);
         problem.facts = facts;
     }
     Some(problem)
@@ -316,8 +316,7 @@ fn compare_people(rng: &mut Rng, lang: Lang, split: Split, form: Form) -> Option
         }
     }
     let context = Scene { facts: facts.clone() }.sentences(rng, lang);
-    let beside = if right == asked { other } else { asked };
-    let steps = scan::compare(lang, &right, &beside, [&asked, &other], &facts);
+    let steps = scan::compare(lang, form, &right, [&asked, &other], &facts);
     let turn = Turn { steps, ..Turn::plain(question, name(right), wrong) };
     let mut problem = Problem::new(Kind::Comparing, form, lang, key, context, turn);
     problem.facts = facts;
@@ -362,7 +361,10 @@ fn chain(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let (context, signs): (Vec<String>, Vec<String>) = said.into_iter().unzip();
     let (comma, stop) = lang.pick((", ", ". "), ("，", "。"));
     let order = lang.pick("Order: ", "顺序：");
-    let steps = format!("{order}{}{stop}{}{stop}", signs.join(comma), names.join(" > "));
+    let end = if top { lang.pick("first", "第一") } else { lang.pick("last", "最后") };
+    let end = scan::joined(lang, &[&superlative, end]);
+    let line = names.join(" > ");
+    let steps = format!("{order}{}{stop}{line}{comma}{end}{stop}", signs.join(comma));
     let steps = steps.trim_end().to_owned();
     let turn = Turn { steps, ..Turn::plain(question, answer, wrong) };
     Some(Problem::new(Kind::Comparing, Form::Most, lang, key, context, turn))

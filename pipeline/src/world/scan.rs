@@ -70,7 +70,7 @@ fn sought(lang: Lang, form: Form, fact: &Fact) -> String {
         }
         NotAt => [gap(lang), said, &joined(lang, &[lang.pick("not", "不是"), v])],
         CountColour => [words::colour(lang, fact.a), gap(lang), said],
-        NotColour => [lang.pick("not", "不是"), words::colour(lang, fact.a), gap(lang)],
+        NotColour => [gap(lang), lang.pick("not", "不是"), words::colour(lang, fact.a)],
         _ => [a, said, gap(lang)],
     };
     joined(lang, &all)
@@ -119,9 +119,14 @@ pub(super) fn search(lang: Lang, form: Form, asked: &Fact, facts: &[Fact]) -> St
     search_by(lang, &sought(lang, form, asked), facts, |f| f == asked)
 }
 
-/// The search for the `odd` fact, which is not as `usual` is.
+/// The search for the `odd` fact, which is not as `usual` is. Of things only the colour is told, where the
+/// verdict stands beside it.
 pub(super) fn odd(lang: Lang, form: Form, usual: &Fact, odd: &Fact, facts: &[Fact]) -> String {
-    search_by(lang, &sought(lang, form, usual), facts, |f| f == odd)
+    let item = |f: &Fact| match form {
+        Form::NotColour => joined(lang, &[THINGS[f.w].bare(lang), words::colour(lang, f.a)]),
+        _ => noted(lang, f),
+    };
+    until(lang, &sought(lang, form, usual), facts.iter().map(|f| (item(f), f == odd)))
 }
 
 /// Items gone through with a running number of those that fit: "Find ? place zoo: Tom place zoo yes 1, Anna
@@ -153,38 +158,57 @@ pub(super) fn count_word(lang: Lang, word: &str, all: &[&str]) -> String {
     tally(lang, word, all.iter().map(|w| ((*w).to_owned(), *w == word)))
 }
 
-/// A fact with its value first, "12 Tom": who is next in an order is seen where the name stands.
-fn valued(lang: Lang, fact: &Fact) -> String {
-    let [name, _, value] = parts(lang, fact);
-    format!("{value} {name}")
+/// A number or a time as long as any other of its kind, so that digits of like worth stand at like places.
+fn aligned(fact: &Fact) -> String {
+    match fact.relation {
+        Relation::DoTime => format!("{:0>5}", words::time(fact.v as u32)),
+        _ => format!("{:02}", fact.v),
+    }
 }
 
-/// The facts gone through until both that are `asked` about are found, and these two, the answer first:
-/// "Find Ida, Tom age: 12 Tom yes, 30 Max no, 7 Ida yes; 12 Tom > 7 Ida".
+/// A fact with its value first, "07 Tom": who is next in an order is seen where the name stands.
+fn valued(lang: Lang, fact: &Fact) -> String {
+    format!("{} {}", aligned(fact), Person(fact.a).name(lang))
+}
+
+/// Both that are `asked` about are searched for, then stand side by side, then the one that is `right`:
+/// "Find Ida age ?: Ida age 7 yes. Find Tom age ?: Ida age 7 no, Tom age 12 yes. 07 Ida, 12 Tom; older 12 Tom".
 pub(super) fn compare(
     lang: Lang,
+    form: Form,
     right: &Fact,
-    other: &Fact,
     asked: [&Fact; 2],
     facts: &[Fact],
 ) -> String {
-    let names = words::list(lang, &asked.map(|f| Person(f.a).name(lang)));
-    let sought = joined(lang, &[&names, &parts(lang, right)[1]]);
-    let fits = |f: &Fact| f == right || f == other;
-    let last = facts.iter().rposition(fits).map_or(facts.len(), |at| at + 1);
-    let items: Vec<String> =
-        facts[..last].iter().map(|f| judged(lang, &valued(lang, f), fits(f))).collect();
-    let sign = if right.v > other.v { ">" } else { "<" };
-    let (note, gap) = (found(lang, &sought, &items), semicolon(lang));
-    ended(lang, format!("{note}{gap}{} {sign} {}", valued(lang, right), valued(lang, other)))
+    let single = if form == Form::More { Form::HowMany } else { Form::Age };
+    let [first, second] = asked.map(|f| search(lang, single, f, facts));
+    let more = match form {
+        Form::More => lang.pick("more", "更多"),
+        Form::Younger => lang.pick("younger", "更小"),
+        _ => lang.pick("older", "更大"),
+    };
+    let both = words::list(lang, &asked.map(|f| valued(lang, f)));
+    let last = format!("{both}{}{more} {}", semicolon(lang), valued(lang, right));
+    [first, second, ended(lang, last)].join(lang.pick(" ", ""))
 }
 
-/// The facts as they stand, then in order: "7 Ida, 12 Tom; 12 Tom, 7 Ida".
-pub(super) fn sort(lang: Lang, facts: &[Fact], sorted: &[Fact]) -> String {
-    let all = |facts: &[Fact]| -> String {
-        words::list(lang, &facts.iter().map(|f| valued(lang, f)).collect::<Vec<_>>())
+/// The facts put in order one after another, each into those before it: "Up: 12 Tom; 07 Ida, 12 Tom". Where
+/// numbers alone are sorted, no names.
+pub(super) fn sort(lang: Lang, facts: &[Fact], sorted: &[Fact], numbers: bool) -> String {
+    let rises = sorted.first().map(|f| f.v) < sorted.last().map(|f| f.v);
+    let order = if rises {
+        lang.pick("Up: ", "从小到大：")
+    } else {
+        lang.pick("Down: ", "从大到小：")
     };
-    ended(lang, format!("{}{}{}", all(facts), semicolon(lang), all(sorted)))
+    let item = |f: &Fact| if numbers { aligned(f) } else { valued(lang, f) };
+    let rounds: Vec<String> = (1..=facts.len())
+        .map(|n| {
+            let so_far = sorted.iter().filter(|f| facts[..n].contains(f));
+            words::list(lang, &so_far.map(item).collect::<Vec<_>>())
+        })
+        .collect();
+    ended(lang, format!("{order}{}", rounds.join(semicolon(lang))))
 }
 
 /// Who is which relative of whom, hop by hop: "Find Eric mother ?: Tom son Max no, Eric mother Ida yes.

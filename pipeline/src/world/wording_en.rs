@@ -168,7 +168,7 @@ fn kin(form: Form) -> Option<Wordings> {
         Form::Kin | Form::KinTurned | Form::KinGrand => [
             "Who is {s} {r}?",
             "Who is the {r} of {a}?",
-            "[Tell me|Say|Please say] who {s} {r} is.",
+            "[Tell me who {s} {r} is.|Say who {s} {r} is.|Please say who the {r} of {a} is.]",
             "[Name|Find] {s} {r}.",
             "Which person is {s} {r}?",
             "Tell me who the {r} of {a} is.",

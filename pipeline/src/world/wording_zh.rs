@@ -166,7 +166,7 @@ fn lookup(form: Form) -> Option<Wordings> {
 fn kin(form: Form) -> Option<Wordings> {
     Some(match form {
         Form::Kin | Form::KinTurned | Form::KinGrand => [
-            "谁是{s}{r}？",
+            "[谁是{s}{r}？|请问谁是{s}{r}？|请说出谁是{s}{r}。]",
             "{s}{r}是谁？",
             "[请|]告诉我{s}{r}是谁。",
             "[请|]找出{s}{r}。",
