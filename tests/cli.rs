@@ -86,6 +86,30 @@ fn convert_and_quantize_keep_what_they_say() {
     assert!(error.contains("expected KEY=TYPE:VALUE"), "{error}");
 }
 
+/// `puyu chat` alone talks to the model in the program, which it keeps in the user's cache.
+#[test]
+fn a_model_comes_with_the_program() {
+    let cache = tempfile::tempdir().unwrap();
+    let ask = |cache: &Path| {
+        let question = "Tom is in the park. Leo has a blue kite. Who has a blue kite?";
+        let mut command = Command::new(env!("CARGO_BIN_EXE_puyu"));
+        command.env("XDG_CACHE_HOME", cache).env_remove("PUYU_MODEL").stdin(Stdio::null());
+        command.args(["chat", "--prompt", question]).output().expect("puyu starts")
+    };
+    let answer = String::from_utf8(ask(cache.path()).stdout).unwrap();
+    assert!(answer.contains("Answer: Leo"), "{answer}");
+    let kept: Vec<_> = std::fs::read_dir(cache.path().join("puyu")).unwrap().collect();
+    let [Ok(kept)] = &kept[..] else { panic!("one file in {kept:?}") };
+    let whole = std::fs::read(kept.path()).unwrap();
+    std::fs::write(kept.path(), &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(String::from_utf8(ask(cache.path()).stdout).unwrap(), answer);
+    assert_eq!(std::fs::read(kept.path()).unwrap(), whole, "half a file is written anew");
+    let out = ask(Path::new("/dev/null"));
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{error}");
+    assert!(error.contains("set XDG_CACHE_HOME to a folder that can be written to"), "{error}");
+}
+
 /// How to sample from a model goes where its weights go: from a GGUF file's metadata to a folder and back.
 #[test]
 fn recommended_sampling_stays_with_a_model() {
@@ -380,6 +404,8 @@ fn the_tour_runs_the_whole_chain() {
     let measured: Vec<f64> = measured.map(|number| number.parse().unwrap()).collect();
     let [whole, quantized] = measured[..] else { panic!("two perplexities in {text}") };
     assert!(quantized < 1.2 * whole, "{text}");
-    let chat = text.rsplit_once("$ puyu chat").unwrap().1;
-    assert!(chat.contains("Answer: ") && chat.contains("Saturday"), "{text}");
+    let chats: Vec<&str> = text.split("$ puyu chat").collect();
+    let [_, own, shipped] = chats[..] else { panic!("two chats in {text}") };
+    assert!(own.contains("Answer: ") && own.contains("Saturday"), "{text}");
+    assert!(shipped.contains("Answer: Leo"), "{text}");
 }

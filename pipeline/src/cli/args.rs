@@ -11,9 +11,10 @@ use std::path::PathBuf;
 /// Which model, and how it runs.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A folder, a .gguf or .safetensors file, or a pulled org/repo[:QUANT]
-    #[arg(value_name = "MODEL", env = "PUYU_MODEL", required_unless_present = "model_flag")]
-    pub model: Option<String>,
+    /// A folder, a .gguf or .safetensors file, or a pulled org/repo[:QUANT]; puyu is the one that comes
+    /// with the program
+    #[arg(value_name = "MODEL", env = "PUYU_MODEL", default_value = hub::SHIPPED)]
+    pub model: String,
     /// The same as MODEL
     #[arg(short = 'm', long = "model", value_name = "MODEL", conflicts_with = "model")]
     pub model_flag: Option<String>,
@@ -77,9 +78,7 @@ impl ModelArgs {
     /// # Errors
     /// If it is nowhere.
     pub fn path(&self) -> Result<PathBuf> {
-        let name = self.model_flag.as_ref().or(self.model.as_ref());
-        let name = name.ok_or_else(|| Error::invalid("no model was named; give -m/--model"))?;
-        hub::resolve(name)
+        hub::resolve(self.model_flag.as_ref().unwrap_or(&self.model))
     }
 
     /// Sets the number of threads, as asked.

@@ -13,7 +13,7 @@ use puyu_tensor::{Context, Error, Result};
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::Path;
 
-/// Talk to a model
+/// Talk to a model, by default to the one that comes with puyu
 #[derive(Args, Clone, Debug)]
 pub struct ChatArgs {
     #[command(flatten)]

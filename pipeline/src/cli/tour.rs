@@ -56,6 +56,10 @@ pub const STEPS: &[(&str, &str)] = &[
         "Asked a question, it counts the days and answers",
         "chat work_dirs/tour/tour.gguf --temp 0 --prompt \"Today is Friday. What day is it in 3 days?\"",
     ),
+    (
+        "The model that comes with puyu was made so too, of a world with all its kinds of questions",
+        "chat --temp 0 --prompt \"Tom is in the park. Leo has a blue kite. Anna has a red cup. Who has a blue kite?\"",
+    ),
 ];
 
 impl TourArgs {

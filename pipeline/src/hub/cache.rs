@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use puyu_tensor::{Context as _, Error, Result};
 
 use super::name::is_safe_path;
+use super::shipped;
 use super::{ModelName, cache_dir, select};
 
 /// Folders deeper than this below a snapshot belong to no model.
@@ -165,13 +166,17 @@ pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// The file or folder that `-m NAME` means: a local path first, else a model pulled before.
+/// The file or folder that `-m NAME` means: a local path first, else the model that comes with puyu or one
+/// pulled before.
 ///
 /// # Errors
-/// There is neither; the message says how to pull it.
+/// There is none; the message says how to pull it.
 pub fn resolve(name: &str) -> Result<PathBuf> {
     if Path::new(name).exists() {
         return Ok(PathBuf::from(name));
+    }
+    if name == shipped::NAME {
+        return shipped::path();
     }
     let Ok(parsed) = ModelName::parse(name) else {
         return Err(Error::not_found(format!(

@@ -56,11 +56,15 @@ fn hf_home() -> Result<PathBuf> {
     if let Some((_, path)) = first(&["HF_HOME"]) {
         return expand(&path);
     }
-    let caches = match first(&["XDG_CACHE_HOME"]) {
-        Some((_, path)) => expand(&path)?,
-        None => home()?.join(".cache"),
-    };
-    Ok(caches.join("huggingface"))
+    Ok(cache_home()?.join("huggingface"))
+}
+
+/// Where programs keep what they can make again: `XDG_CACHE_HOME` or `~/.cache`.
+pub(super) fn cache_home() -> Result<PathBuf> {
+    match first(&["XDG_CACHE_HOME"]) {
+        Some((_, path)) => expand(&path),
+        None => Ok(home()?.join(".cache")),
+    }
 }
 
 fn expand(path: &str) -> Result<PathBuf> {

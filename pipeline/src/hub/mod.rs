@@ -19,6 +19,7 @@ mod listing;
 mod name;
 mod pull;
 mod select;
+mod shipped;
 
 pub use cache::{resolve, resolve_in};
 pub use env::cache_dir;
@@ -26,6 +27,7 @@ pub use inventory::{Entry, Removed, list, remove};
 pub use name::ModelName;
 pub use pull::pull;
 pub use select::{GgufModel, Selection, gguf_models, select};
+pub use shipped::NAME as SHIPPED;
 
 /// Which hub's interface a server speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -22,6 +22,8 @@ macro_rules! shipped {
 shipped!(
     "tour",
     "tour-lora",
+    "puyu-base",
+    "puyu-chat",
     "nano",
     "tiny",
     "small",
