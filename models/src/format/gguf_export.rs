@@ -207,6 +207,10 @@ fn tensors(
             continue;
         }
         let gguf = gguf_name(name, config)?;
+        if gguf == "token_embd.weight" && config.tied && arch(config) == "internlm2" {
+            // llama.cpp has no tied head for this architecture.
+            add("output.weight".into(), spec.clone(), Origin::Whole(name.into()))?;
+        }
         let heads_of = match gguf.split('.').nth(2) {
             Some("attn_q") => Some(heads),
             Some("attn_k") => Some(kv_heads),
