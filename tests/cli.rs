@@ -90,9 +90,13 @@ fn convert_and_quantize_keep_what_they_say() {
 #[test]
 fn a_model_comes_with_the_program() {
     let cache = tempfile::tempdir().unwrap();
+    // A copy of the program beside the user is not the model.
+    let here = tempfile::tempdir().unwrap();
+    std::fs::write(here.path().join("puyu"), "no model").unwrap();
     let ask = |cache: &Path| {
         let question = "Tom is in the park. Leo has a blue kite. Who has a blue kite?";
         let mut command = Command::new(env!("CARGO_BIN_EXE_puyu"));
+        command.current_dir(&here);
         command.env("XDG_CACHE_HOME", cache).env_remove("PUYU_MODEL").stdin(Stdio::null());
         command.args(["chat", "--prompt", question]).output().expect("puyu starts")
     };

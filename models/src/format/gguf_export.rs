@@ -209,7 +209,7 @@ fn tensors(
         let gguf = gguf_name(name, config)?;
         if gguf == "token_embd.weight" && config.tied && arch(config) == "internlm2" {
             // llama.cpp has no tied head for this architecture.
-            add("output.weight".into(), spec.clone(), Origin::Whole(name.into()))?;
+            add("output.weight".into(), spec, Origin::Whole(name.into()))?;
         }
         let heads_of = match gguf.split('.').nth(2) {
             Some("attn_q") => Some(heads),

@@ -166,17 +166,17 @@ pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// The file or folder that `-m NAME` means: a local path first, else the model that comes with puyu or one
-/// pulled before.
+/// The file or folder that `-m NAME` means: the model that comes with puyu, whatever lies here under its name,
+/// else a local path, else a model pulled before.
 ///
 /// # Errors
 /// There is none; the message says how to pull it.
 pub fn resolve(name: &str) -> Result<PathBuf> {
-    if Path::new(name).exists() {
-        return Ok(PathBuf::from(name));
-    }
     if name == shipped::NAME {
         return shipped::path();
+    }
+    if Path::new(name).exists() {
+        return Ok(PathBuf::from(name));
     }
     let Ok(parsed) = ModelName::parse(name) else {
         return Err(Error::not_found(format!(
