@@ -272,10 +272,11 @@ fn tests_and_benches_are_listed() {
             .filter(|path| *path != "src/lib")
             .map(|path| format!("{folder}/{path}.rs"))
             .collect();
-        // Tests of the command are listed by its own package, which alone finds the binary.
-        let command = read("pipeline/Cargo.toml");
+        // Tests of the command are listed by its own package, which alone finds the binary, and those of
+        // kernels by theirs.
+        let others = read("pipeline/Cargo.toml") + &read("tensor/Cargo.toml");
         let paths =
-            command.lines().filter_map(|l| l.strip_prefix("path = \"../")?.strip_suffix('"'));
+            others.lines().filter_map(|l| l.strip_prefix("path = \"../")?.strip_suffix('"'));
         listed.extend(paths.filter(|p| p.starts_with(folder)).map(str::to_owned));
         let inside = |f: File| {
             let name = f.path.strip_prefix(&format!("{folder}/"))?;

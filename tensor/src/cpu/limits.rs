@@ -110,6 +110,8 @@ fn f32_loop(kind: Kind) -> (Loop, usize) {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => (|n| unsafe { x86::f32s_avx512(n) }, 2 * 16 * CHAINS),
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon | Kind::I8mm => (arm::f32s, 2 * 4 * CHAINS),
     }
 }
 
@@ -132,6 +134,12 @@ fn i8_loop(kind: Kind) -> (Loop, usize) {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => (|n| unsafe { x86::i8s_avx512(n) }, 2 * 64 * CHAINS),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon => (|n| unsafe { arm::i8s(n) }, 2 * 16 * CHAINS),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Kind::I8mm => (|n| unsafe { arm::i8mms(n) }, 2 * 32 * CHAINS),
     }
 }
 
@@ -159,25 +167,26 @@ mod portable {
     }
 }
 
+/// Repeats `step` on independent chains of `zero`, and gives a number that depends on them all.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! chains {
+    ($n:expr, $zero:expr, $step:expr, $add:expr, $float:expr) => {{
+        let mut y = [$zero; CHAINS];
+        for _ in 0..$n {
+            for y in &mut y {
+                *y = $step(*y);
+            }
+        }
+        let [first, rest @ ..] = y;
+        $float(rest.into_iter().fold(first, |a, b| $add(a, b)))
+    }};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::CHAINS;
     use std::arch::x86_64::*;
     use std::hint::black_box;
-
-    /// Repeats `step` on independent chains of `zero`, and gives a number that depends on them all.
-    macro_rules! chains {
-        ($n:expr, $zero:expr, $step:expr, $add:expr, $float:expr) => {{
-            let mut y = [$zero; CHAINS];
-            for _ in 0..$n {
-                for y in &mut y {
-                    *y = $step(*y);
-                }
-            }
-            let [first, rest @ ..] = y;
-            $float(rest.into_iter().fold(first, |a, b| $add(a, b)))
-        }};
-    }
 
     #[target_feature(enable = "avx2,fma")]
     pub fn f32s_avx2(n: u64) -> f32 {
@@ -224,4 +233,45 @@ mod x86 {
         let step = |y| _mm512_dpbusd_epi32(y, a, b);
         chains!(n, zero, step, |a, b| _mm512_add_epi32(a, b), |y| _mm512_cvtsi512_si32(y) as f32)
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::CHAINS;
+    use std::arch::aarch64::*;
+    use std::arch::asm;
+    use std::hint::black_box;
+
+    pub fn f32s(n: u64) -> f32 {
+        // SAFETY: every aarch64 CPU that Rust builds for has NEON.
+        unsafe {
+            let (a, b) = black_box((vdupq_n_f32(0.999), vdupq_n_f32(1e-3)));
+            let zero = black_box(vdupq_n_f32(0.5));
+            let step = |y| vfmaq_f32(b, y, a);
+            chains!(n, zero, step, |a, b| vaddq_f32(a, b), |y| vgetq_lane_f32::<0>(y))
+        }
+    }
+
+    /// A loop over an instruction that adds products of bytes to four sums.
+    macro_rules! i8_loop {
+        ($name:ident, $feature:literal, $instruction:literal) => {
+            #[target_feature(enable = $feature)]
+            pub fn $name(n: u64) -> f32 {
+                let (a, b) = black_box((vdupq_n_s8(3), vdupq_n_s8(5)));
+                let zero = black_box(vdupq_n_s32(0));
+                let step = |mut y: int32x4_t| {
+                    // SAFETY: the instruction reads three registers and writes one of them.
+                    unsafe {
+                        asm!(concat!($instruction, " {y:v}.4s, {a:v}.16b, {b:v}.16b"),
+                            y = inout(vreg) y, a = in(vreg) a, b = in(vreg) b,
+                            options(pure, nomem, nostack, preserves_flags));
+                    }
+                    y
+                };
+                chains!(n, zero, step, |a, b| vaddq_s32(a, b), |y| vgetq_lane_s32::<0>(y) as f32)
+            }
+        };
+    }
+    i8_loop!(i8s, "dotprod", "sdot");
+    i8_loop!(i8mms, "neon,i8mm", "smmla");
 }

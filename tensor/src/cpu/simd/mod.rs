@@ -16,6 +16,10 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_i8;
 mod format;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8;
 mod portable;
 mod versions;
 
@@ -70,6 +74,10 @@ pub(crate) enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    I8mm,
 }
 
 /// An instruction set that this CPU has.
@@ -105,6 +113,14 @@ impl Isa {
                 all.push(Self(Kind::Avx512));
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            if has!("dotprod") {
+                all.push(Self(Kind::Neon));
+                all.extend(has!("i8mm").then_some(Self(Kind::I8mm)));
+            }
+        }
         all
     }
 
@@ -120,6 +136,10 @@ impl Isa {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => "i8mm",
         }
     }
 
@@ -147,6 +167,9 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::tile(a, [row, step], panel, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm => unsafe { neon::tile(a, [row, step], panel, sums) },
         }
     }
 
@@ -211,6 +234,12 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon_i8::tile_i8(x, x_row, dtype, panel, sums) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::I8mm => unsafe { neon_i8::tile_i8mm(x, x_row, dtype, panel, sums) },
         }
     }
 
@@ -222,6 +251,8 @@ impl Isa {
             Kind::Avx2 => avx2::STRIP_ROWS,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => avx512::STRIP_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm => neon::STRIP_ROWS,
         }
     }
 
@@ -234,6 +265,8 @@ impl Isa {
             Kind::Avx2 => (1, 256),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => (2, 256),
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm => (1, 256),
         }
     }
 
@@ -269,6 +302,9 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::strip(s, y, y_row) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm => unsafe { neon::strip(s, y, y_row) },
         }
     }
 
@@ -287,7 +323,7 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::transpose(rows, out) },
-            Kind::Portable => portable::transpose(rows, 0, out),
+            _ => portable::transpose(rows, 0, out),
         }
     }
 
@@ -315,6 +351,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 if dtype.has_integer_codes() => unsafe {
                 avx2::decode_panel(dtype, panel, out)
+            },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm if dtype.has_integer_codes() => unsafe {
+                neon_i8::decode_panel(dtype, panel, out)
             },
             _ => portable::decode_panel(dtype, panel, out),
         }

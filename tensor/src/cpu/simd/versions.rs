@@ -33,6 +33,9 @@ macro_rules! versions {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Kind::Avx512 => unsafe { avx512($($arg),*) },
+                // Plain code has all of NEON there.
+                #[cfg(target_arch = "aarch64")]
+                $crate::cpu::simd::Kind::Neon | $crate::cpu::simd::Kind::I8mm => plain($($arg),*),
             }
         }
     };
