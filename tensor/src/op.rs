@@ -58,6 +58,13 @@ pub trait Op: Debug + Send + Sync + 'static {
         unreachable!("{} has no kernel of its own", self.name());
     }
 
+    /// What a run moves and computes, for `PUYU_TRACE`: by default all inputs and outputs once, and no
+    /// operation that counts.
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        let all = x.iter().map(|v| &v.spec).chain(y);
+        Work { bytes: all.map(Spec::bytes).sum(), operations: 0 }
+    }
+
     /// The dispatches that do the same on a GPU; `None` only until they are written.
     fn gpu(&self, _x: &[Spec], _y: &[Spec]) -> Option<Kernels> {
         None
@@ -72,6 +79,15 @@ pub trait Op: Debug + Send + Sync + 'static {
     fn grad(&self, _x: &[Tensor], _saved: &[Tensor], _dy: &[Option<Tensor>]) -> Grad {
         Grad::Compose
     }
+}
+
+/// What [`Op::work`] answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Bytes read and written.
+    pub bytes: usize,
+    /// Multiplications and additions.
+    pub operations: usize,
 }
 
 /// What [`Op::infer`] answers.

@@ -89,7 +89,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    match run(cli) {
+    let ended = run(cli);
+    if let Some(sums) = puyu_tensor::trace_sums() {
+        eprintln!("\n{sums}");
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.kind() == ErrorKind::Interrupted => ExitCode::from(130),
         Err(e) if output::is_closed_pipe(&e) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use crate::cpu::attention::{BLOCK, Query, attend};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par};
 use crate::cpu::simd::Isa;
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
 
 /// The catalog's line.
@@ -144,6 +144,13 @@ impl Op for Attention {
         if let [_, copy] = saved {
             copy.bytes.copy_from_slice(y[0].bytes);
         }
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        let [t, h, d] = *x[0].spec.shape else { return Work::default() };
+        let triangle = |(start, end): (usize, usize)| (end - start) * (end - start + 1) / 2;
+        let pairs: usize = sequences(x[3].data(), t).into_iter().map(triangle).sum();
+        let all = x.iter().map(|v| &v.spec).chain(y);
+        Work { bytes: all.map(Spec::bytes).sum(), operations: 4 * pairs * h * d }
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         let (q, k, v) = (&x[0], &x[1], &x[2]);

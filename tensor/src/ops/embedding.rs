@@ -4,7 +4,7 @@
 use super::gather::check_rows;
 use crate::cpu::panel::Weight;
 use crate::cpu::pool::par_rows;
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -56,6 +56,10 @@ impl Op for Embedding {
                 quant::decode_row(w.dtype, &row, y);
             }
         });
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        let (w, ids) = (&x[0].spec, &x[1].spec);
+        Work { bytes: ids.numel() * w.dtype.bytes(w.last()) + y[0].bytes(), operations: 0 }
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![x[0].gather(&x[1]).to_dtype(DType::F32)])

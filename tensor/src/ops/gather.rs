@@ -1,7 +1,7 @@
 //! Rows picked by index, in any dtype.
 
 use crate::cpu::pool::par_rows;
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
 
 /// The catalog's line.
@@ -64,6 +64,9 @@ impl Op for Gather {
                 y.copy_from_slice(&table.bytes[i as usize * row..][..row]);
             }
         });
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        Work { bytes: x[1].spec.bytes() + 2 * y[0].bytes(), operations: 0 }
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let dy = dy[0].as_ref().filter(|dy| dy.dtype() == DType::F32);

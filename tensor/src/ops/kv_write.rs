@@ -1,7 +1,7 @@
 //! New keys and values written into the block-paged cache, in place.
 
 use crate::cpu::attention::BLOCK;
-use crate::op::{Arg, Case, Entry, Op, Outs};
+use crate::op::{Arg, Case, Entry, Op, Outs, Work};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply_to, quant};
 
 /// The catalog's line.
@@ -69,6 +69,10 @@ impl Op for KvWrite {
                 quant::encode_row(dtype, &v[at..at + d], &mut vb.bytes[to..to + d * size]);
             }
         }
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        let numbers = x[0].spec.numel() + x[1].spec.numel();
+        Work { bytes: numbers * (4 + y[0].dtype.block_bytes()), operations: 0 }
     }
 }
 

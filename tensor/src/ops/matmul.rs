@@ -3,7 +3,7 @@
 
 use crate::cpu::gemm;
 use crate::kernels::{Bind, Kernels, Param, strided};
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
 
 /// The catalog's line.
@@ -61,6 +61,12 @@ fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
     Spec::f32(x.shape.with(xr - 1, w_kn.last())).into()
 }
 
+/// Operands and outputs once, and a multiplication and an addition for each step of each chain.
+fn work(x: &[View], y: &[Spec]) -> Work {
+    let bytes = x.iter().map(|v| v.spec.bytes()).sum::<usize>() + y[0].bytes();
+    Work { bytes, operations: 2 * y[0].numel() * x[0].spec.last() }
+}
+
 impl Op for Matmul {
     fn name(&self) -> &'static str {
         "matmul"
@@ -76,6 +82,9 @@ impl Op for Matmul {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &x[1], &mut y[0]);
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
         kernels(&x[0], &x[1], &y[0])
@@ -106,6 +115,9 @@ impl Op for MatmulTransposed {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &View { spec: transposed(&x[1].spec), ..x[1] }, &mut y[0]);
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
         kernels(&x[0], &transposed(&x[1]), &y[0])
@@ -138,6 +150,9 @@ impl Op for MatmulAdd {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul_add(&x[0], &x[1], &mut y[0]);
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        work(x, y)
     }
 }
 

@@ -8,7 +8,7 @@
 use super::rope::{Rope, angles};
 use crate::cpu::attention::{BLOCK, Query, attend};
 use crate::cpu::pool::{SharedMut, par};
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -157,6 +157,19 @@ impl Op for PagedAttention {
                 unsafe { out.slice(at..at + d) }.copy_from_slice(o);
             });
         });
+    }
+    fn work(&self, x: &[View], y: &[Spec]) -> Work {
+        let [_, h, d] = *x[0].spec.shape else { return Work::default() };
+        let (ends, lengths) = (x[4].data::<u32>(), x[5].data::<u32>());
+        let new = ends.windows(2).map(|e| e[1].saturating_sub(e[0]) as usize);
+        // The last of n new tokens sees all keys, the first n - 1 fewer.
+        let seen = |(n, &all): (usize, &u32)| {
+            (n * all as usize).saturating_sub(n * n.saturating_sub(1) / 2)
+        };
+        let pairs: usize = new.zip(lengths).map(seen).sum();
+        let keys: usize = lengths.iter().map(|n| *n as usize).sum();
+        let cache = 2 * keys * x[1].spec.shape[1] * d * x[1].spec.dtype.block_bytes();
+        Work { bytes: cache + 2 * y[0].bytes(), operations: 4 * pairs * h * d }
     }
     fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![None; 7])
