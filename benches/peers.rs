@@ -10,7 +10,8 @@ use puyu_benches::llama_cpp::{internlm2_1_8b, llama_cpp, smollm2};
 use puyu_benches::{from_root, number, output, program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What is measured, and the ratio it should reach (or 90 % of the machine's limit).
 struct Row {
@@ -26,6 +27,12 @@ enum Work {
     Prefill(usize),
     /// 128 tokens after so many.
     Decode(usize),
+    /// 128 tokens of so many sequences together.
+    Together(usize),
+    /// A process from its start to its end, with one token after a short prompt: starts per second.
+    Start,
+    /// 128 tokens while another process keeps one core busy; its peer is puyu undisturbed.
+    Disturbed,
 }
 
 const DECODED: usize = 128;
@@ -40,8 +47,8 @@ const fn row(
     Row { model, format, work, compute, wanted }
 }
 
-use Work::{Decode, Prefill};
-const TABLE: [Row; 16] = [
+use Work::{Decode, Disturbed, Prefill, Start, Together};
+const TABLE: [Row; 20] = [
     row("135M", "Q4_0", Decode(0), "fast", 1.5),
     row("135M", "Q4_1", Decode(0), "fast", 2.0),
     row("135M", "Q8_0", Decode(0), "fast", 1.75),
@@ -52,20 +59,25 @@ const TABLE: [Row; 16] = [
     row("135M", "Q8_0", Prefill(512), "fast", 2.3),
     row("135M", "F16", Prefill(512), "exact", 1.3),
     row("135M", "Q8_0", Prefill(4096), "fast", 2.0),
+    row("135M", "Q4_0", Together(16), "fast", 2.0),
+    row("135M", "Q8_0", Together(16), "fast", 2.5),
     row("1.8B", "Q4_0", Decode(0), "fast", 1.0),
     row("1.8B", "Q4_0", Prefill(512), "fast", 1.9),
     row("1.8B", "Q8_0", Decode(0), "fast", 1.0),
     row("1.8B", "Q8_0", Prefill(512), "fast", 2.4),
     row("1.8B", "Q4_K_M", Decode(0), "fast", 1.0),
     row("1.8B", "Q4_K_M", Prefill(512), "fast", 1.5),
+    row("135M", "Q8_0", Start, "fast", 1.0),
+    row("135M", "Q8_0", Disturbed, "fast", 0.45),
 ];
 
 impl Work {
-    /// llama-bench's flags, which are puyu's.
+    /// llama-bench's flags, which are puyu's; how many sequences is a flag of its own.
     fn flags(self) -> Vec<String> {
         let [p, n, d] = match self {
             Prefill(n) => [n, 0, 0],
             Decode(depth) => [0, DECODED, depth],
+            _ => [0, DECODED, 0],
         };
         [["-p".into(), p.to_string()], ["-n".into(), n.to_string()], ["-d".into(), d.to_string()]]
             .concat()
@@ -74,7 +86,9 @@ impl Work {
     fn tokens(self) -> usize {
         match self {
             Prefill(n) => n,
-            Decode(_) => DECODED,
+            Decode(_) | Disturbed => DECODED,
+            Together(n) => n * DECODED,
+            Start => 1,
         }
     }
 
@@ -83,6 +97,9 @@ impl Work {
             Prefill(n) => format!("prefill {n}"),
             Decode(0) => format!("decode {DECODED}"),
             Decode(depth) => format!("decode {DECODED} at {depth}"),
+            Together(n) => format!("decode {DECODED} x {n}"),
+            Start => "start to first token, 1/s".into(),
+            Disturbed => format!("decode {DECODED} disturbed, and not"),
         }
     }
 }
@@ -92,6 +109,8 @@ impl Work {
 struct Speed {
     wall: f64,
     cpu: Option<f64>,
+    /// Peak resident bytes, where they were asked for.
+    memory: Option<f64>,
 }
 
 /// CPU-seconds that ended child processes of this one have used (Linux only).
@@ -103,21 +122,64 @@ fn children_cpu_seconds() -> Option<f64> {
     Some(ticks / 100.0)
 }
 
-/// What a program printed as JSON.
+/// The first JSON value among what a program printed.
 fn json(command: &mut Command) -> Value {
     let printed = output(command).stdout;
     let text = String::from_utf8_lossy(&printed);
-    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    let from = text.find(['{', '[']).unwrap_or(0);
+    let mut values = serde_json::Deserializer::from_str(&text[from..]).into_iter();
+    values.next().and_then(Result::ok).unwrap_or_else(|| panic!("no JSON in {text}"))
 }
 
-/// Runs `command` with llama-bench's flags.
-fn run(mut command: Command, model: &Path, work: Work, threads: usize) -> Speed {
+/// Runs `command` with `extra` and llama-bench's flags.
+fn run(command: &mut Command, extra: &[&str], model: &Path, work: Work, threads: usize) -> Speed {
+    command.args(extra).arg("-m").arg(model).args(work.flags());
+    command.args(["-t", &threads.to_string(), "-r", "1", "-o", "json"]);
+    speed(command, work, "avg_ts")
+}
+
+/// Runs llama-batched-bench, which decodes after a prompt of one token.
+fn run_batched(model: &Path, sequences: usize, threads: usize) -> Speed {
+    let mut command = Command::new(llama_cpp("llama-batched-bench"));
+    let context = (sequences * (DECODED + 1)).to_string();
+    command.arg("-m").arg(model).args(["-c", &context, "-npp", "1", "-ntg", &DECODED.to_string()]);
+    command.args(["-npl", &sequences.to_string(), "-t", &threads.to_string()]);
+    speed(command.args(["--output-format", "jsonl"]), Together(sequences), "speed_tg")
+}
+
+/// Runs `command`, whose JSON has the tokens per second as `key`.
+fn speed(command: &mut Command, work: Work, key: &str) -> Speed {
     let before = children_cpu_seconds();
-    command.arg("-m").arg(model).args(work.flags());
-    let rows = json(command.args(["-t", &threads.to_string(), "-r", "1", "-o", "json"]));
+    let printed = json(command);
     let cpu = before.zip(children_cpu_seconds()).map(|(a, b)| work.tokens() as f64 / (b - a));
-    let wall = rows[0]["avg_ts"].as_f64().unwrap_or_else(|| panic!("no avg_ts: {rows}"));
-    Speed { wall, cpu }
+    let row = printed.get(0).unwrap_or(&printed);
+    let wall = row[key].as_f64().unwrap_or_else(|| panic!("no {key}: {printed}"));
+    Speed { wall, cpu, memory: None }
+}
+
+/// Runs `command` to its end, and asks for its peak memory meanwhile (Linux only).
+fn run_whole(command: &mut Command) -> Speed {
+    let (before, start) = (children_cpu_seconds(), Instant::now());
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot run {}: {e}", command.get_program().display()));
+    let status = format!("/proc/{}/status", child.id());
+    let mut memory = None;
+    let ended = loop {
+        if let Some(ended) = child.try_wait().expect("a child can be waited for") {
+            break ended;
+        }
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let kib = text.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        memory = kib.and_then(|kib| Some(1024.0 * kib.parse::<f64>().ok()?)).or(memory);
+        std::thread::sleep(Duration::from_micros(500));
+    };
+    assert!(ended.success(), "{} failed", command.get_program().display());
+    let seconds = start.elapsed().as_secs_f64();
+    let cpu = before.zip(children_cpu_seconds()).map(|(a, b)| 1.0 / (b - a));
+    Speed { wall: 1.0 / seconds, cpu, memory }
 }
 
 /// What one token takes: bytes that are read for it alone, and operations of its products.
@@ -156,7 +218,13 @@ impl Cost {
     fn limit(&self, work: Work, limits: &Value) -> f64 {
         let ceiling = |name: &str| limits[0][name].as_f64().unwrap_or(f64::NAN);
         match work {
-            Decode(_) => 1e9 * ceiling("read_gb_s") / self.bytes,
+            Decode(_) | Disturbed => 1e9 * ceiling("read_gb_s") / self.bytes,
+            Start => f64::NAN,
+            // Weights are read once for all of them.
+            Together(n) => {
+                let read = 1e9 * ceiling("read_gb_s") / self.bytes * n as f64;
+                read.min(1e9 * ceiling("i8_gop_s") / self.operations)
+            }
             Prefill(_) if self.blocks => 1e9 * ceiling("i8_gop_s") / self.operations,
             Prefill(_) => 1e9 * ceiling("f32_gflop_s") / self.operations,
         }
@@ -177,11 +245,34 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
     let peer = llama_cpp("llama-bench");
     let depth = if let Decode(depth) = work { depth } else { 0 };
     let cost = Cost::of(&puyu, model, depth);
-    let one = |_| {
+    let decode = |extra: &[&str]| {
         let mut ours = Command::new(&puyu);
-        ours.args(["bench", "--compute", compute]);
-        let [ours, theirs] =
-            [ours, Command::new(&peer)].map(|command| run(command, model, work, threads));
+        run(&mut ours, &[&["bench", "--compute", compute], extra].concat(), model, work, threads)
+    };
+    let one = |_| {
+        let (ours, theirs) = match work {
+            Together(n) => {
+                (decode(&["--n-parallel", &n.to_string()]), run_batched(model, n, threads))
+            }
+            Start => {
+                let threads = threads.to_string();
+                let flags = ["-p", "Once upon a time", "-n", "1", "-t", &threads, "-m"];
+                let mut ours = Command::new(&puyu);
+                ours.arg("generate").args(flags).arg(model);
+                let mut theirs = Command::new(llama_cpp("llama-completion"));
+                theirs.args(["-no-cnv", "--no-warmup"]).args(flags).arg(model);
+                (run_whole(&mut ours), run_whole(&mut theirs))
+            }
+            Disturbed => {
+                let alone = decode(&[]);
+                let this = std::env::current_exe().expect("a program knows where it lies");
+                let mut busy = Command::new(this).arg(BUSY).spawn().expect("it can run again");
+                let ours = decode(&[]);
+                busy.kill().and_then(|()| busy.wait()).expect("it runs until it is killed");
+                (ours, alone)
+            }
+            _ => (decode(&[]), run(&mut Command::new(&peer), &[], model, work, threads)),
+        };
         let mut limits = Command::new(&puyu);
         limits.args(["bench", "--limits", "--json", "-t", &threads.to_string()]);
         (ours, theirs, cost.limit(work, &json(&mut limits)))
@@ -192,8 +283,11 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
     let cpu = |speed: fn(&(Speed, Speed, f64)) -> Speed| {
         median(all.iter().filter_map(|one| speed(one).cpu))
     };
+    let memory =
+        median(all.iter().filter_map(|(ours, theirs, _)| Some(ours.memory? / theirs.memory?)));
     let verdict = wanted.map_or(String::new(), |wanted| {
-        let holds = ratio >= wanted || share >= 0.9;
+        let lean = memory.is_nan() || memory <= 0.6;
+        let holds = (ratio >= wanted || share >= 0.9) && lean;
         format!("{wanted:.2}: {}", if holds { "yes" } else { "no" })
     });
     println!(
@@ -205,9 +299,20 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
         cpu(|one| one.0),
         cpu(|one| one.1),
     );
+    if !memory.is_nan() {
+        println!("{name} {}: peak memory {memory:.2} of llama.cpp's (wanted: 0.60)", work.name());
+    }
 }
 
+/// The argument with which this program keeps a core busy until it is killed.
+const BUSY: &str = "keep-a-core-busy";
+
 fn main() {
+    if std::env::args().any(|arg| arg == BUSY) {
+        loop {
+            std::hint::spin_loop();
+        }
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let (files, words): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|word| word.ends_with(".gguf"));

@@ -64,7 +64,8 @@ fn build_all(build: &Path) {
     configure.args(["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF"]);
     output(&mut configure);
     let mut make = Command::new(&cmake);
-    make.arg("--build").arg(build).args(["-j", "2", "--target", "llama-bench", "llama-quantize"]);
+    let programs = ["llama-bench", "llama-batched-bench", "llama-completion", "llama-quantize"];
+    make.arg("--build").arg(build).args(["-j", "2", "--target"]).args(programs);
     output(&mut make);
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::{ComputeArg, dtype, one_type};
 use super::output;
-use crate::engine::{Engine, LoadOptions, Session};
+use crate::engine::{Crowd, Engine, LoadOptions, Session};
 use crate::hub;
 use crate::plan::Parameters;
 use clap::{Args, ValueEnum};
@@ -27,6 +27,9 @@ pub struct BenchArgs {
     /// Tokens already in the context
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0")]
     n_depth: Vec<usize>,
+    /// Sequences that generate together (-npl)
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    n_parallel: Vec<usize>,
     /// Threads
     #[arg(short, long, value_delimiter = ',')]
     threads: Vec<usize>,
@@ -65,6 +68,8 @@ struct Row<'e> {
     threads: usize,
     prompt: usize,
     generated: usize,
+    /// Sequences that generate together.
+    parallel: usize,
     depth: usize,
     samples: Vec<u64>,
     cpu_seconds: f64,
@@ -101,10 +106,25 @@ impl BenchArgs {
             for &threads in &threads {
                 pool::set_threads(threads)?;
                 for &depth in &self.n_depth {
-                    let prompts = self.n_prompt.iter().map(|&p| (p, 0));
-                    let tests = prompts.chain(self.n_gen.iter().map(|&g| (0, g)));
-                    for (prompt, generated) in tests.filter(|t| t.0 + t.1 > 0) {
-                        let row = self.measure(&engine, threads, prompt, generated, depth)?;
+                    let prompts = self.n_prompt.iter().map(|&p| (p, 0, 1));
+                    let together = |&g: &usize| self.n_parallel.iter().map(move |&n| (0, g, n));
+                    let tests = prompts.chain(self.n_gen.iter().flat_map(together));
+                    for (prompt, generated, parallel) in tests.filter(|t| (t.0 + t.1) * t.2 > 0) {
+                        let (samples, cpu_seconds) = match parallel {
+                            1 => self.measure(&engine, prompt, generated, depth)?,
+                            n => self.measure_crowd(&engine, n, generated, depth)?,
+                        };
+                        let engine = &engine;
+                        let row = Row {
+                            engine,
+                            threads,
+                            prompt,
+                            generated,
+                            parallel,
+                            depth,
+                            samples,
+                            cpu_seconds,
+                        };
                         match format {
                             Format::Md => output::print(&row.markdown())?,
                             Format::Json => rows.push(row.json()),
@@ -161,41 +181,72 @@ impl BenchArgs {
         }
     }
 
-    fn measure<'e>(
+    /// Nanoseconds of each repetition of one sequence, and the processor time of all.
+    fn measure(
         &self,
-        engine: &'e Engine,
-        threads: usize,
+        engine: &Engine,
         prompt: usize,
         generated: usize,
         depth: usize,
-    ) -> Result<Row<'e>> {
+    ) -> Result<(Vec<u64>, f64)> {
         let mut session = Session::new(engine, depth + prompt.max(generated) + 1)?;
-        let vocab = engine.config().vocab_size as u64;
-        // Any ids will do; the time does not depend on them.
-        let id = |i: usize| ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % vocab) as u32;
-        let ids: Vec<u32> = (0..depth + prompt.max(1)).map(id).collect();
+        let ids: Vec<u32> = (0..depth + prompt.max(1)).map(|i| any_id(engine, i)).collect();
         if depth > 0 {
             session.feed(&ids[..depth], &mut |_, _| true)?;
         }
-        let mut run = |generated| -> Result<u64> {
+        self.repeat(generated, |generated| {
             session.truncate(depth);
             let start = Instant::now();
             if prompt > 0 {
                 session.feed(&ids[depth..depth + prompt], &mut |_, _| true)?;
             }
             for i in 0..generated {
-                session.push(id(i))?;
+                session.push(any_id(engine, i))?;
             }
             Ok(start.elapsed().as_nanos() as u64)
-        };
+        })
+    }
+
+    /// The same of `n` sequences that generate together.
+    fn measure_crowd(
+        &self,
+        engine: &Engine,
+        n: usize,
+        generated: usize,
+        depth: usize,
+    ) -> Result<(Vec<u64>, f64)> {
+        let mut crowd = Crowd::new(engine, n, depth + generated)?;
+        for i in 0..depth {
+            crowd.push(&[any_id(engine, i)])?;
+        }
+        self.repeat(generated, |generated| {
+            crowd.truncate(depth);
+            let start = Instant::now();
+            for i in 0..generated {
+                crowd.push(&[any_id(engine, i)])?;
+            }
+            Ok(start.elapsed().as_nanos() as u64)
+        })
+    }
+
+    fn repeat(
+        &self,
+        generated: usize,
+        mut run: impl FnMut(usize) -> Result<u64>,
+    ) -> Result<(Vec<u64>, f64)> {
         // To warm up, one token is enough, as it is for llama-bench.
         run(generated.min(1))?;
         let cpu = cpu_seconds();
         let samples = (0..self.repetitions.max(1)).map(|_| run(generated));
         let samples = samples.collect::<Result<Vec<_>>>()?;
-        let cpu_seconds = cpu_seconds() - cpu;
-        Ok(Row { engine, threads, prompt, generated, depth, samples, cpu_seconds })
+        Ok((samples, cpu_seconds() - cpu))
     }
+}
+
+/// Any ids will do; the time does not depend on them.
+fn any_id(engine: &Engine, i: usize) -> u32 {
+    let vocab = engine.config().vocab_size as u64;
+    ((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % vocab) as u32
 }
 
 /// Processor time of this process so far, in seconds (Linux; elsewhere 0).
@@ -210,7 +261,7 @@ fn cpu_seconds() -> f64 {
 
 impl Row<'_> {
     fn tokens(&self) -> usize {
-        self.prompt + self.generated
+        self.prompt + self.generated * self.parallel
     }
 
     /// Tokens per second of each repetition.
@@ -228,6 +279,9 @@ impl Row<'_> {
             0 => format!("pp{}", self.prompt),
             n => format!("tg{n}"),
         };
+        if self.parallel > 1 {
+            test.push_str(&format!(" x {}", self.parallel));
+        }
         if self.depth > 0 {
             test.push_str(&format!(" @ d{}", self.depth));
         }
@@ -256,6 +310,7 @@ impl Row<'_> {
             "n_prompt": self.prompt,
             "n_gen": self.generated,
             "n_depth": self.depth,
+            "n_parallel": self.parallel,
             "avg_ns": avg_ns as u64,
             "stddev_ns": stddev_ns as u64,
             "avg_ts": avg_ts,

@@ -8,6 +8,7 @@ const SHORTS: &[(&str, &str)] = &[
     ("-ctv", "--cache-type"),
     ("-sys", "--system"),
     ("-bs", "--logit-bias"),
+    ("-npl", "--n-parallel"),
 ];
 
 /// The arguments with multi-letter shorts written out; `-ctk=f16` keeps its value.

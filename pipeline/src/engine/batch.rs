@@ -75,18 +75,69 @@ pub fn greedy(
 
 /// Runs what is next in every slot; the most likely token after each.
 fn step(engine: &Engine, cache: &mut KvCache, slots: &mut [Slot]) -> Result<Vec<u32>> {
-    let ids: Vec<u32> = slots.iter().flat_map(|s| s.next.iter().copied()).collect();
-    let counts: Vec<usize> = slots.iter().map(|s| s.next.len()).collect();
+    let (mut sequences, mut next) = (Vec::new(), Vec::new());
+    for slot in slots {
+        sequences.push(&mut slot.sequence);
+        next.push(&slot.next[..]);
+    }
+    let logits = logits(engine, cache, &mut sequences, &next)?;
+    Ok(logits.chunks_exact(engine.config().vocab_size).map(argmax).collect())
+}
+
+/// Appends the tokens `next[i]` to sequence `i`: the logits after the last of each, `[S, V]`.
+fn logits(
+    engine: &Engine,
+    cache: &mut KvCache,
+    sequences: &mut [&mut Sequence],
+    next: &[&[u32]],
+) -> Result<Vec<f32>> {
+    let ids = next.concat();
+    let counts: Vec<usize> = next.iter().map(|ids| ids.len()).collect();
     let ends = counts.iter().scan(0, |end, n| {
         *end += *n as u32;
         Some(*end - 1)
     });
     let ends: Vec<u32> = ends.collect();
-    let mut sequences: Vec<&mut Sequence> = slots.iter_mut().map(|s| &mut s.sequence).collect();
-    let mut ctx = cache.step(&mut sequences, &counts)?;
+    let mut ctx = cache.step(sequences, &counts)?;
     ctx.compute = engine.options.compute;
     ctx.logit_rows = Some(Tensor::new(&ends, [ends.len()]));
-    let logits = engine.model.forward(&Tensor::new(&ids, [ids.len()]), &mut ctx).to_vec::<f32>()?;
-    let vocab = engine.config().vocab_size;
-    Ok(logits.chunks_exact(vocab).map(argmax).collect())
+    engine.model.forward(&Tensor::new(&ids, [ids.len()]), &mut ctx).to_vec()
+}
+
+/// Sequences of one length that grow together, a token each at a time; what they say does not matter.
+pub struct Crowd<'e> {
+    engine: &'e Engine,
+    cache: KvCache,
+    sequences: Vec<Sequence>,
+}
+
+impl<'e> Crowd<'e> {
+    /// `n` sequences with room for `context` tokens each.
+    ///
+    /// # Errors
+    /// If the cache cannot be of the wanted type.
+    pub fn new(engine: &'e Engine, n: usize, context: usize) -> Result<Self> {
+        let c = engine.config();
+        let room = n * context.next_multiple_of(puyu_tensor::cpu::attention::BLOCK);
+        let cache = KvCache::new(c.layers, c.kv_heads, c.head_dim, room, engine.options.cache)?;
+        Ok(Self { engine, cache, sequences: (0..n).map(|_| Sequence::default()).collect() })
+    }
+
+    /// Appends `ids` to each sequence in one step; the logits after the last token of each, `[S, V]`.
+    ///
+    /// # Errors
+    /// If there is no more room, or the device failed.
+    pub fn push(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut sequences: Vec<&mut Sequence> = self.sequences.iter_mut().collect();
+        let next = vec![ids; sequences.len()];
+        pool::install(|| logits(self.engine, &mut self.cache, &mut sequences, &next))
+    }
+
+    /// Forgets all tokens from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        for sequence in &mut self.sequences {
+            let len = len.min(sequence.len());
+            self.cache.truncate(sequence, len);
+        }
+    }
 }

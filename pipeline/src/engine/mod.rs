@@ -8,7 +8,7 @@ mod sampler;
 mod session;
 mod stop;
 
-pub use batch::greedy;
+pub use batch::{Crowd, greedy};
 pub use generate::{Finish, Generated, Limits, generate};
 pub use generation_config::GenerationConfig;
 pub use model::{Engine, LoadOptions};
