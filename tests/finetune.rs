@@ -173,6 +173,7 @@ fn preference_methods_lower_their_losses() {
         ("internlm2", "[finetune]\nmethod = \"dpo\"\nloss = \"ipo\"\n".into()),
         ("llama_tied", format!("[finetune]\nmethod = \"orpo\"\n{lora}")),
         ("internlm2_reward", "[finetune]\nmethod = \"reward\"\nranking = \"logistic\"\n".into()),
+        ("internlm2", "[finetune]\nmethod = \"reward\"\n".into()),
     ]
     .iter()
     .enumerate()
@@ -183,6 +184,26 @@ fn preference_methods_lower_their_losses() {
             assert!((before - 2f64.ln()).abs() < 1e-5, "the first DPO loss is {before}, not ln 2");
         }
     }
+}
+
+#[test]
+fn a_language_model_becomes_a_reward_model() {
+    let place = Place::new();
+    let reward = "[finetune]\nmethod = \"reward\"\n";
+    place.run("dir", "internlm2", "pairs.jsonl", reward);
+    let saved = format::open(&place.path("dir").join("step-000006"), OpenOptions::default());
+    let saved = saved.unwrap();
+    assert_eq!(saved.config().unwrap()["architectures"][0], "InternLM2ForRewardModel");
+    let names = saved.source().names();
+    assert!(names.contains(&"v_head.weight") && !names.contains(&"output.weight"), "{names:?}");
+    let loaded =
+        puyu_models::load(&place.path("dir").join("step-000006"), OpenOptions::default(), None);
+    assert_eq!(loaded.unwrap().model.output().weight().get().shape(), [1, 64]);
+
+    let llama = place.refused("llama_tied", "pairs.jsonl", reward);
+    assert!(llama.contains("model_type `llama`"), "{llama}");
+    let adapted = place.refused("internlm2", "pairs.jsonl", &format!("{reward}[lora]\nrank = 2\n"));
+    assert!(adapted.contains("[lora] left out"), "{adapted}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub enum Method {
     Dpo,
     /// Odds ratio preference optimization.
     Orpo,
-    /// A reward model.
+    /// A reward model: one goes on, or a language model of InternLM2's architecture gets a score's head.
     Reward,
 }
 

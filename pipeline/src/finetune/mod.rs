@@ -9,6 +9,7 @@ mod dpo;
 mod orpo;
 mod pairs;
 mod reward;
+mod score_head;
 mod setup;
 
 pub use config::{FinetuneConfig, LoraConfig, Method, MethodConfig};

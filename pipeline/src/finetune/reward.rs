@@ -3,7 +3,7 @@
 //! focal ranking loss and penalty on large scores (Cai et al. 2024, arXiv 2403.17297, section 4.3).
 
 use super::pairs::{self, Slope, minus_log_sigmoid, of_pairs};
-use crate::data::Batch;
+use crate::data::{Batch, IGNORE};
 use crate::train::{Forward, Objective, Outcome};
 use puyu_tensor::{Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -84,16 +84,24 @@ impl Objective for Reward {
     }
 }
 
-/// The score of each sequence, `[S]`.
+/// The score of each sequence, `[S]`: the head's output at its last token, which is the reward token of models
+/// that have one.
 fn scores(forward: &Forward, batch: &Batch) -> Result<Tensor> {
     let head = forward.model.output().weight().get();
     if head.dim(0) != 1 {
         return Err(Error::invalid(format!(
-            "the model's head gives {} logits, not one score; a reward model has the architecture \
-             InternLM2ForRewardModel",
+            "the model's head gives {} logits, not one score",
             head.dim(0)
         )));
     }
+    let config = forward.model.config();
+    if let Some(token) = config.reward_token.filter(|t| *t as usize >= config.vocab_size) {
+        return Err(Error::invalid(format!(
+            "reward_token_id is {token}, but the model has {} tokens",
+            config.vocab_size
+        )));
+    }
+    let batch = &closed(batch, config.reward_token);
     let ends = batch.lengths.iter().scan(0u32, |end, n| {
         *end += *n as u32;
         Some(*end - 1)
@@ -103,9 +111,39 @@ fn scores(forward: &Forward, batch: &Batch) -> Result<Tensor> {
     Ok(x.matmul_transposed(&head).reshape([ends.len()]))
 }
 
+/// The batch with `token` at the end of every sequence that does not end with it.
+fn closed(batch: &Batch, token: Option<u32>) -> Batch {
+    let mut all = Batch::default();
+    let (mut ids, mut targets) = (&batch.ids[..], &batch.targets[..]);
+    for &n in &batch.lengths {
+        let (sequence, rest) = ids.split_at(n);
+        let (aims, later) = targets.split_at(n);
+        (ids, targets) = (rest, later);
+        let last = token.filter(|t| sequence.last() != Some(t));
+        let ignored = last.map(|_| IGNORE);
+        let with = |all: &[u32], more: Option<u32>| -> Vec<u32> {
+            all.iter().copied().chain(more).collect()
+        };
+        all.push(&with(sequence, last), &with(aims, ignored));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sequences_end_with_the_reward_token() {
+        let mut batch = Batch::default();
+        batch.push(&[1, 2], &[2, IGNORE]);
+        batch.push(&[3, 9], &[9, IGNORE]);
+        assert_eq!(closed(&batch, None), batch);
+        let closed = closed(&batch, Some(9));
+        assert_eq!(closed.ids, [1, 2, 9, 3, 9]);
+        assert_eq!(closed.targets, [2, IGNORE, IGNORE, 9, IGNORE]);
+        assert_eq!(closed.lengths, [3, 2]);
+    }
 
     #[test]
     fn slopes_are_the_derivatives_of_the_losses() {

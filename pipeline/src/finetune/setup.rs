@@ -2,7 +2,7 @@
 //! a checkpoint holds. Everything else is `puyu train`'s.
 
 use super::config::{FinetuneConfig, LoraConfig, Method, MethodConfig};
-use super::{Dpo, Orpo, Reference, Reward};
+use super::{Dpo, Orpo, Reference, Reward, score_head};
 use crate::data::{Kind, Progress, matches};
 use crate::hub;
 use crate::train::{
@@ -51,7 +51,10 @@ pub fn prepare(
 
 /// All of the model, or chosen parameters of it.
 fn whole(config: &FinetuneConfig, vocabulary: &Arc<Vocabulary>) -> Result<Recipe> {
-    let begin = || start(&config.model, vocabulary, config.data.seq_len, config.train.seed);
+    let begin = || match config.finetune.method {
+        Method::Reward => score_head::start(config, vocabulary),
+        _ => start(&config.model, vocabulary, config.data.seq_len, config.train.seed),
+    };
     let Start { loaded: Loaded { model, params }, config: json } = begin()?;
     let trained = chosen(&params, &config.finetune.parameters)?;
     let reference = match config.finetune.method {
@@ -77,6 +80,12 @@ fn adapted(config: &FinetuneConfig, lora: &LoraConfig, vocabulary: &Vocabulary) 
     let path = hub::resolve(from).context("model.from")?;
     let checkpoint = format::open(&path, OpenOptions::default())?;
     let shape = Config::from_json(&checkpoint.config()?).context(path.display())?;
+    if config.finetune.method == Method::Reward && !shape.reward {
+        return Err(Error::invalid(format!(
+            "{from} has no score's head, and an adapter cannot hold a new one; begin with all parameters or \
+             with finetune.parameters, [lora] left out"
+        )));
+    }
     let vocab = vocabulary.tokenizer.vocab_size();
     crate::train::fits(&shape, vocab, config.data.seq_len).context(path.display())?;
     let mut rule = lora.adapter(from);

@@ -23,7 +23,7 @@ pub use init::{FirstWeights, first_deviation, normal, uniform};
 pub use learner::{Learned, Learner};
 pub use monitor::{About, Monitor, StepRecord};
 pub use objective::{NextToken, Objective, Outcome};
-pub(crate) use setup::fits;
 pub use setup::{Prepared, Recipe, Start, assemble, full_model, prepare, start};
+pub(crate) use setup::{built, fits};
 pub use trainer::{Ended, Export, Parts, Trainer};
 pub use vocabulary::Vocabulary;

@@ -11,7 +11,7 @@ use crate::hub;
 use crate::plan::train_flops;
 use puyu_models::format::{self, OpenOptions, Source, hugging_face};
 use puyu_models::{Config, Loaded, Model, Stored, build};
-use puyu_nn::{Optimizer, Param};
+use puyu_nn::{Optimizer, Param, Weights};
 use puyu_tensor::ops::Scaling;
 use puyu_tensor::{Context, DType, Error, Result, Spec, Tensor};
 use serde_json::{Value, json};
@@ -161,21 +161,27 @@ pub fn start(
             }
         }
         let shape = Config::from_json(&json).context("[model]")?;
-        fits(&shape, vocab, seq_len)?;
         let deviation = config.initializer_range;
         let deviation = deviation.unwrap_or_else(|| first_deviation(shape.hidden_size));
         let first = FirstWeights { seed, layers: shape.layers, deviation };
-        let loaded = build(&shape, &first, Some(DType::F32))?;
-        return Ok(Start { loaded, config: json });
+        return built(json, &first, vocab, seq_len);
     };
     let path = hub::resolve(from).context("model.from")?;
     let checkpoint = format::open(&path, OpenOptions::default())?;
-    let json = checkpoint.config()?;
-    let shape = Config::from_json(&json).context(path.display())?;
-    fits(&shape, vocab, seq_len).context(path.display())?;
     let stored = Stored::new(checkpoint.source(), &|_, _| ());
-    let loaded = build(&shape, &stored, Some(DType::F32)).context(path.display())?;
-    Ok(Start { loaded, config: json })
+    built(checkpoint.config()?, &stored, vocab, seq_len).context(path.display())
+}
+
+/// The model that config.json describes, of `weights`, in F32.
+pub(crate) fn built(
+    config: Value,
+    weights: &dyn Weights,
+    vocab: usize,
+    seq_len: usize,
+) -> Result<Start> {
+    let shape = Config::from_json(&config)?;
+    fits(&shape, vocab, seq_len)?;
+    Ok(Start { loaded: build(&shape, weights, Some(DType::F32))?, config })
 }
 
 pub(crate) fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
