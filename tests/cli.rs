@@ -319,6 +319,50 @@ fn plan_says_what_fits_without_weights() {
 }
 
 #[test]
+fn bench_runs_sequences_together_and_traces_sum_up_ops() {
+    let model = fixtures().join("internlm2");
+    let out = Command::new(env!("CARGO_BIN_EXE_puyu"))
+        .args(["bench", "-m", model.to_str().unwrap(), "-p", "0", "-n", "3", "-npl", "1,4"])
+        .args(["-d", "5", "-r", "2", "-t", "1", "--json"])
+        .env("PUYU_TRACE", "sums")
+        .output()
+        .unwrap();
+    let (text, said) = [out.stdout, out.stderr].map(|b| String::from_utf8(b).unwrap()).into();
+    let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&rows[0]["n_parallel"], &rows[1]["n_parallel"]), (&1.into(), &4.into()), "{text}");
+    for row in rows.as_array().unwrap() {
+        let tokens = 3.0 * row["n_parallel"].as_f64().unwrap();
+        let rate = tokens * 1e9 / row["samples_ns"][0].as_f64().unwrap();
+        assert!((row["samples_ts"][0].as_f64().unwrap() / rate - 1.0).abs() < 1e-9, "{text}");
+    }
+    for wanted in ["| matmul_transposed f32 |", "| paged_attention |", "| between ops |", "GB/s"] {
+        assert!(said.contains(wanted), "{wanted} in {said}");
+    }
+    assert!(!said.contains(" us "), "{said}");
+}
+
+#[test]
+fn plan_reads_configs_of_fine_tuning() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("lora.toml");
+    let model = fixtures().join("internlm2");
+    let text = format!(
+        "model = {{ from = {model:?} }}\n[lora]\nrank = 4\n[data]\nseq_len = 64\n\
+         [[data.source]]\npath = \"none.jsonl\"\n[train]\nsteps = 1\nbatch = 3\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let text = ok(&["plan", config]);
+    assert!(text.contains("\nLoRA of rank 4, f32 at 3 rows x 64 tokens"), "{text}");
+    let text = ok(&["plan", config, "--cfg-options", "lora.base=nf4_dq"]);
+    assert!(text.contains("\nQLoRA of rank 4, 4.125 bits a weight at"), "{text}");
+    let text = ok(&["plan", config, "--cfg-options", "lora.base=stored"]);
+    assert!(text.contains("\nLoRA of rank 4, f32 at"), "{text}");
+    let dpo = fails(1, &["plan", config, "--cfg-options", "finetune.method=dpo"]);
+    assert!(dpo.contains("finetune.method = dpo"), "{dpo}");
+}
+
+#[test]
 fn configs_that_come_with_puyu_are_listed_and_copied() {
     let list = ok(&["list-cfg", "-p", "internlm2_5"]);
     assert!(list.lines().count() == 4 && list.contains("internlm2_5-7b-1m"), "{list}");

@@ -1,18 +1,18 @@
 //! `puyu plan`: what a training run will need, before it is run and without its weights.
 
 use super::output;
+use crate::finetune::{self, FinetuneConfig, LoraConfig};
 use crate::hub;
 use crate::plan::{
-    Device, Memory, Method, Parameters, Setting, kept, largest_batch, step_flops, step_seconds,
-    train_flops, trained,
+    Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
+    step_seconds, train_flops, trained,
 };
-use crate::train::TrainConfig;
 use crate::train::config::{ConfigText, OptimizerName, Override, Shipped, TrainDType};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
 use puyu_models::Config;
 use puyu_models::format::{self, OpenOptions, json};
-use puyu_tensor::{Context, Error, Result};
+use puyu_tensor::{Context, DType, Error, Result};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -119,9 +119,19 @@ impl PlanArgs {
     }
 
     fn by_config(&self) -> Result<Planned> {
-        let (c, _) =
-            ConfigText::open(Path::new(&self.what))?.parse::<TrainConfig>(&self.cfg_options)?;
+        let text = ConfigText::open(Path::new(&self.what))?;
+        // A config of `puyu finetune` has two more sections, and both may be absent.
+        let (all, _) = text.parse::<FinetuneConfig>(&self.cfg_options)?;
+        let c = all.shared();
         c.check()?;
+        let method = all.finetune.method;
+        if method != finetune::Method::Sft {
+            return Err(Error::unsupported(format!(
+                "a plan for finetune.method = {}, which sees each row twice or more; the plan of its [model], \
+                 [lora] and twice the batch comes near: add --cfg-options finetune.method=sft",
+                format!("{method:?}").to_lowercase()
+            )));
+        }
         let json = match &c.model.from {
             Some(from) => shape(from).context("model.from")?,
             None => c.model.fresh(c.model.vocab_size.unwrap_or(1), c.data.seq_len)?,
@@ -134,9 +144,10 @@ impl PlanArgs {
         let mut planned = Planned::of(Config::from_json(&json).context("[model]")?);
         planned.accumulate = c.train.accumulate;
         planned.setting = Setting {
-            method: match c.model.dtype {
-                TrainDType::F32 => Method::Full,
-                TrainDType::Bf16 => Method::FullBf16,
+            method: match (&all.lora, c.model.dtype) {
+                (Some(lora), dtype) => adapters(lora, dtype.into(), c.model.from.as_deref())?,
+                (None, TrainDType::F32) => Method::Full,
+                (None, TrainDType::Bf16) => Method::FullBf16,
             },
             muon: c.optimizer.name == OptimizerName::Muon,
             batch: c.train.batch,
@@ -260,11 +271,46 @@ fn name(method: Method) -> String {
     match method {
         Method::Full => "all weights, f32".into(),
         Method::FullBf16 => "all weights, bf16 beside f32".into(),
-        Method::Adapters { rank, block_bits, .. } if block_bits < 8.0 => {
-            format!("QLoRA of rank {rank}, nf4")
+        Method::Adapters { rank, block_bits, .. } => {
+            let what = if block_bits < 16.0 { "QLoRA" } else { "LoRA" };
+            let bits = match block_bits {
+                NF4_BITS => "nf4".into(),
+                16.0 => "bf16".into(),
+                32.0 => "f32".into(),
+                bits => format!("{bits} bits a weight"),
+            };
+            format!("{what} of rank {rank}, {bits}")
         }
-        Method::Adapters { rank, .. } => format!("LoRA of rank {rank}, bf16"),
     }
+}
+
+/// LoRA as a config describes it, on every linear layer of the blocks.
+fn adapters(lora: &LoraConfig, dtype: DType, from: Option<&str>) -> Result<Method> {
+    let bits = match lora.base(dtype)? {
+        Some(dtype) => bits(dtype),
+        None => stored_bits(from.unwrap_or_default()).context(
+            "lora.base = \"stored\" is as large as the weights, which a plan then needs",
+        )?,
+    };
+    Ok(Method::Adapters { rank: lora.rank, block_bits: bits, other_bits: bits })
+}
+
+/// Bits of a number.
+fn bits(dtype: DType) -> f64 {
+    8.0 * dtype.block_bytes() as f64 / dtype.block_len() as f64
+}
+
+/// Bits of a weight in the matrices of a model, one with another.
+fn stored_bits(model: &str) -> Result<f64> {
+    let checkpoint = format::open(&hub::resolve(model)?, OpenOptions::default())?;
+    let source = checkpoint.source();
+    let specs = source.names().into_iter().filter_map(|name| source.spec(name));
+    let matrices = specs.filter(|spec| spec.rank() == 2);
+    let (bytes, numbers) = matrices.fold((0.0, 0.0), |(bytes, numbers), spec| {
+        let n = spec.numel() as f64;
+        (bytes + n * bits(spec.dtype) / 8.0, numbers + n)
+    });
+    Ok(8.0 * bytes / numbers)
 }
 
 /// config.json of a model, which may have no weights.
