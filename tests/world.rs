@@ -170,7 +170,9 @@ fn a_world_is_the_same_for_any_number_of_threads() {
         serde_json::from_slice(&std::fs::read(out.join("card.json")).unwrap()).unwrap();
     assert_eq!(card, cards[0]);
     choices_are_balanced(&read(&out.join("choice_test.jsonl")));
-    calls_are_in_internlm2s_format(&read(&out.join("sft.jsonl")));
+    let conversations = read(&out.join("sft.jsonl"));
+    calls_are_in_internlm2s_format(&conversations);
+    subjects_change(&conversations);
     nothing_of_the_test_is_trained_on(out);
     let total = baseline::baselines(out).unwrap().total();
     assert!(total.questions > 700);
@@ -193,6 +195,21 @@ fn calls_are_in_internlm2s_format(all: &[Value]) {
     for wanted in [offer, call, result] {
         assert!(text.contains(wanted), "{wanted} in {text}");
     }
+}
+
+/// Some conversations hold a sum and then a search, which are two subjects; the sum is not searched for.
+fn subjects_change(all: &[Value]) {
+    let replies = |r: &Value| -> Vec<String> {
+        let messages = r["messages"].as_array().unwrap().iter();
+        let said = messages.filter(|m| m["role"] == "assistant");
+        said.map(|m| m["content"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let sum = |reply: &String| reply.contains(" = ") || reply.contains(" + ");
+    let search = |reply: &String| reply.starts_with("Find ") || reply.starts_with('找');
+    let both = all.iter().map(replies).filter(|r| r.iter().any(sum) && r.iter().any(search));
+    let both: Vec<_> = both.collect();
+    assert!(!both.is_empty());
+    assert!(both.iter().flatten().all(|reply| !(sum(reply) && search(reply))), "{both:?}");
 }
 
 fn choices_are_balanced(all: &[Value]) {

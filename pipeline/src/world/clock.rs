@@ -1,7 +1,7 @@
 //! Times of day and days of the week. Times are on the grid of five minutes and stay within a day;
 //! their steps treat minutes and hours apart. Days are walked one by one with running numbers.
 
-use super::numbers::{key_of, numbered};
+use super::numbers::key_of;
 use super::problem::{Kind, Problem, Turn, wrong_numbers, wrongs};
 use super::rng::{Rng, Split};
 use super::scan;
@@ -145,4 +145,11 @@ pub(super) fn days(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let steps = walk(lang, &days, (form == Form::DayDistance).then_some(to));
     let turn = Turn { steps, ..turn };
     Some(Problem::new(Kind::Days, form, lang, key, vec![], turn))
+}
+
+/// `items` with running numbers, as the steps of a walk through the days: "1: Monday, 2: Tuesday."
+fn numbered(lang: Lang, items: &[String]) -> String {
+    let colon = lang.pick(": ", "：");
+    let all: Vec<String> = (1..).zip(items).map(|(i, s)| format!("{i}{colon}{s}")).collect();
+    format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
 }

@@ -82,8 +82,8 @@ pub(super) fn kinship(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem
     let b = line.first().map_or(a, |f: &Fact| f.v);
     line.push(relative(rng, lang, |s| s == split, b, relations, &[a, b])?);
     let asked = *line.last()?;
-    let spouses = |f: &Fact| f.w == HUSBAND || f.w == WIFE;
-    if two && line.iter().all(spouses) {
+    // Of "Tom's brother's brother" Tom himself might be meant.
+    if two && turned(lang, Person(a), line[0].w) == kin(lang, asked.w) {
         return None;
     }
     let facts = with_others(rng, lang, split, &line);
@@ -163,6 +163,7 @@ fn turn(
     }
     let steps = match form {
         Form::KinGrand | Form::KinChain => scan::hops(lang, line, facts, form == Form::KinGrand),
+        Form::KinTurned => scan::relative(lang, a.name(lang), relation, &first, facts),
         _ => scan::search(lang, form, &first, facts),
     };
     Turn { steps, ..Turn::plain(question, answer, wrong) }

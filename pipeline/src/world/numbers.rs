@@ -10,13 +10,6 @@ use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, COLOURS, FOODS, Lang, PEOPLE, PLACES, Person, THINGS};
 
-/// `items` with running numbers, as the steps of a count: "1: ball, 2: cup."
-pub(super) fn numbered(lang: Lang, items: &[String]) -> String {
-    let colon = lang.pick(": ", "：");
-    let all: Vec<String> = (1..).zip(items).map(|(i, s)| format!("{i}{colon}{s}")).collect();
-    format!("{}{}", words::list(lang, &all), lang.pick(".", "。"))
-}
-
 /// A hash of what is asked, in a language.
 pub(super) fn key_of(lang: Lang, form: Form, operands: impl IntoIterator<Item = usize>) -> u64 {
     let parts: Vec<u64> = [lang as u64, 1000 + form as u64]
@@ -66,7 +59,8 @@ fn count_things(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
             own = things;
         }
     }
-    let items: Vec<String> = own.iter().map(|t| THINGS[*t].bare(lang).to_owned()).collect();
+    let named = (1..).zip(&own).map(|(n, t)| (n.to_string(), THINGS[*t].bare(lang)));
+    let items: Vec<String> = named.map(|(n, t)| scan::joined(lang, &[t, &n])).collect();
     let key = key_of(lang, Form::CountThings, own);
     if Split::of(key) != split {
         return None;
@@ -75,7 +69,9 @@ fn count_things(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
     let person = Person(people[0]);
     let slots = [('a', person.name(lang)), ('s', &*person.whose(lang))];
     let question = wording::ask(rng, lang, split, Form::CountThings, &slots);
-    let count = (numbered(lang, &items), items.len());
+    let said = lang.pick("thing", "东西");
+    let sought = scan::joined(lang, &[person.name(lang), said, scan::gap(lang)]);
+    let count = (scan::ended(lang, scan::found(lang, &sought, &items)), items.len());
     Some(counted(rng, lang, (Form::CountThings, key), context, question, count))
 }
 

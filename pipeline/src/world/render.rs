@@ -113,13 +113,22 @@ fn exchange(turn: &Turn) -> Vec<Value> {
     ]
 }
 
-/// Every message up to the last turn's question.
+/// Every message up to the last turn's question, perhaps with a system message before them.
 pub(super) fn opening(rng: &mut Rng, problem: &Problem) -> Vec<Value> {
+    let mut messages = system(rng, problem.lang);
+    messages.extend(told(rng, problem));
+    messages
+}
+
+/// The system message, or none.
+fn system(rng: &mut Rng, lang: Lang) -> Vec<Value> {
+    chat::system(rng, lang).map(|text| message("system", text)).into_iter().collect()
+}
+
+/// What is said up to the last turn's question.
+fn told(rng: &mut Rng, problem: &Problem) -> Vec<Value> {
     let lang = problem.lang;
     let mut messages: Vec<Value> = Vec::new();
-    if let Some(text) = chat::system(rng, lang) {
-        messages.push(message("system", text));
-    }
     let mut prompts = prompts(rng, problem);
     // Facts may come first, in a message of their own.
     let apart = !problem.context.is_empty() && problem.kind != Kind::Story && rng.chance(8);
@@ -156,11 +165,25 @@ pub(super) fn conversation(rng: &mut Rng, problem: &Problem) -> Value {
 
 /// Small talk as a conversation.
 pub(super) fn small_talk(rng: &mut Rng, lang: Lang) -> Value {
-    let mut messages: Vec<Value> = Vec::new();
-    messages.extend(chat::system(rng, lang).map(|text| message("system", text)));
+    let mut messages = system(rng, lang);
     for (said, answer) in chat::talk(rng, lang) {
-        messages.push(message("user", said));
-        messages.push(message("assistant", answer));
+        messages.extend([message("user", said), message("assistant", answer)]);
+    }
+    json!({"messages": messages})
+}
+
+/// One subject after another, none with tools, perhaps with a word of small talk before or between: what was
+/// told first does not answer what is asked later.
+pub(super) fn subjects(rng: &mut Rng, problems: &[Problem]) -> Value {
+    let lang = problems[0].lang;
+    let mut messages = system(rng, lang);
+    for problem in problems {
+        if rng.chance(30) {
+            let (said, answer) = chat::talk(rng, lang)[0];
+            messages.extend([message("user", said), message("assistant", answer)]);
+        }
+        messages.extend(told(rng, problem));
+        messages.push(message("assistant", problem.last().reply(lang)));
     }
     json!({"messages": messages})
 }

@@ -62,7 +62,7 @@ fn sought(lang: Lang, form: Form, fact: &Fact) -> String {
     let [a, said, v] = &parts(lang, fact);
     let all: [&str; 3] = match form {
         WhoAt | WhoHas | WhoLikes | WhoJob | WhoDay | WhoTime | WhoAge | WhatAt | CountPeople
-        | KinWhose | KinTurned => [gap(lang), said, v],
+        | KinWhose => [gap(lang), said, v],
         KinHow => [a, gap(lang), v],
         ColourOf => {
             let thing = joined(lang, &[gap(lang), THINGS[fact.w].bare(lang)]);
@@ -211,14 +211,25 @@ pub(super) fn sort(lang: Lang, facts: &[Fact], sorted: &[Fact], numbers: bool) -
     ended(lang, format!("{order}{}", rounds.join(semicolon(lang))))
 }
 
+/// The search for who is the `relation` of `name`, which `told` says in one way or the other: "Find Kate
+/// father ?: Tom son Max no, Leo daughter Kate yes".
+pub(super) fn relative(
+    lang: Lang,
+    name: &str,
+    relation: &str,
+    told: &Fact,
+    facts: &[Fact],
+) -> String {
+    search_by(lang, &joined(lang, &[name, relation, gap(lang)]), facts, |f| f == told)
+}
+
 /// Who is which relative of whom, hop by hop: "Find Eric mother ?: Tom son Max no, Eric mother Ida yes.
 /// Find Ida brother ?: ...". A grandparent is sought through a parent, whichever is told of.
 pub(super) fn hops(lang: Lang, line: &[Fact], facts: &[Fact], grand: bool) -> String {
     let hop = |(i, fact): (usize, &Fact)| {
-        let [a, said, _] = &parts(lang, fact);
         let parent = lang == Lang::En && grand && i == 0;
-        let said = if parent { "parent" } else { said };
-        search_by(lang, &joined(lang, &[a, said, gap(lang)]), facts, |f| f == fact)
+        let said = if parent { "parent" } else { kin(lang, fact.w) };
+        relative(lang, Person(fact.a).name(lang), said, fact, facts)
     };
     let all: Vec<String> = line.iter().enumerate().map(hop).collect();
     all.join(lang.pick(" ", ""))

@@ -231,6 +231,15 @@ fn line(options: &Options, stream: Stream, i: u64) -> Line {
             let problem = super::problem(rng, kind, lang, split);
             let plain = problem.turns.len() == 1 && problem.kind != Kind::Tool;
             let value = match stream {
+                Stream::Sft if plain && problem.kind != Kind::Story && rng.chance(8) => {
+                    // The other subject is tried until one without a tool or a tale comes.
+                    let more = [drawn_kind(rng, &options.kinds), drawn_kind(rng, &options.kinds)];
+                    let fits = |k: &Kind| !matches!(k, Kind::Story | Kind::Tool);
+                    let other = more.into_iter().filter(fits).take(1);
+                    let mut all = vec![problem.clone()];
+                    all.extend(other.map(|k| super::problem(rng, k, lang, split)));
+                    render::subjects(rng, &all)
+                }
                 Stream::Sft if plain && rng.chance(4) => render::choice_conversation(rng, &problem),
                 Stream::Sft => render::conversation(rng, &problem),
                 Stream::Pref => render::preference(rng, &problem),
