@@ -28,5 +28,5 @@ pub use layout::{Dims, MAX_DIMS, Packing, Spec};
 pub use op::{Grad, Op, Outs};
 pub use storage::{FileBytes, fill_scratch};
 pub use tensor::{Node, Origin, Tensor};
-pub use trace::trace_sums;
+pub use trace::{trace_reset, trace_sums};
 pub use view::{Element, View, ViewMut};

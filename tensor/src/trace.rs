@@ -89,11 +89,16 @@ fn print(time: &str, op: &dyn Op, x: &[Spec], y: &[Spec]) {
     eprintln!("{time}  {:<16} {} -> {}", op.name(), join(x), join(y));
 }
 
-/// A table of all ops so far by kind: time, bytes and operations per second, and which share of the
+/// Forgets all ops so far, such as those of loading a model.
+pub fn trace_reset() {
+    *SUMS.lock().unwrap_or_else(PoisonError::into_inner) = Sums::default();
+}
+
+/// A table of all ops since the last one by kind: time, bytes and operations per second, and which share of the
 /// machine's ceilings (measured now) the nearer of the two is. `None` where tracing is off or no op ran on
 /// the CPU.
 pub fn trace_sums() -> Option<String> {
-    let sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let sums = std::mem::take(&mut *SUMS.lock().unwrap_or_else(PoisonError::into_inner));
     let [first, last] = sums.span?;
     let limits = Limits::measure();
     let all: f64 = sums.kinds.values().map(|s| s.time.as_secs_f64()).sum();

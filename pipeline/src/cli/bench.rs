@@ -8,7 +8,7 @@ use crate::plan::Parameters;
 use clap::{Args, ValueEnum};
 use puyu_nn::Compute;
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
-use puyu_tensor::{DType, Result};
+use puyu_tensor::{DType, Result, trace_reset, trace_sums};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -236,10 +236,15 @@ impl BenchArgs {
     ) -> Result<(Vec<u64>, f64)> {
         // To warm up, one token is enough, as it is for llama-bench.
         run(generated.min(1))?;
+        trace_reset();
         let cpu = cpu_seconds();
         let samples = (0..self.repetitions.max(1)).map(|_| run(generated));
         let samples = samples.collect::<Result<Vec<_>>>()?;
-        Ok((samples, cpu_seconds() - cpu))
+        let cpu = cpu_seconds() - cpu;
+        if let Some(sums) = trace_sums() {
+            eprintln!("{sums}");
+        }
+        Ok((samples, cpu))
     }
 }
 
