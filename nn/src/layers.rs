@@ -24,16 +24,26 @@ impl Linear {
 
 /// The outputs of layers that share an input, which is rounded at most once; adapters take it as it is.
 pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [Tensor; N] {
-    let mut rounded = None;
-    layers.map(|layer| {
-        let w = layer.weight.get();
-        let fast =
-            ctx.compute == Compute::Fast && w.dtype().has_integer_codes() && !x.requires_grad();
-        let input = match fast {
-            true => rounded.get_or_insert_with(|| x.round_rows(DType::I8Row)),
-            false => x,
-        };
-        let mut y = input.matmul_transposed(&w);
+    let weights = layers.map(|layer| layer.weight.get());
+    let learns = x.requires_grad() || weights.iter().any(Tensor::requires_grad);
+    let fast = |w: &Tensor| {
+        ctx.compute == Compute::Fast && w.dtype().has_integer_codes() && !x.requires_grad()
+    };
+    let products = if !learns && weights.iter().all(fast) {
+        x.round_rows(DType::I8Row).project(weights.each_ref())
+    } else {
+        let mut rounded = None;
+        weights.map(|w| match fast(&w) {
+            true => {
+                let x = rounded.get_or_insert_with(|| x.round_rows(DType::I8Row));
+                x.matmul_transposed(&w)
+            }
+            false => x.matmul_transposed(&w),
+        })
+    };
+    let mut layers = layers.into_iter();
+    products.map(|mut y| {
+        let layer = layers.next().expect("one product for each layer");
         if let Some(bias) = &layer.bias {
             y = &y + &bias.get();
         }

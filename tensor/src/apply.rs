@@ -86,7 +86,7 @@ fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
     let lay_out = |(i, t): (usize, &&Tensor)| match t.spec().packing {
         Packing::Rows if op.strided() => (*t).clone(),
         Packing::Rows => t.contiguous(),
-        _ if op.packed() == Some(i) => (*t).clone(),
+        _ if op.packed(i) => (*t).clone(),
         _ => t.unpack(),
     };
     x.iter().enumerate().map(lay_out).collect()

@@ -32,9 +32,9 @@ pub trait Op: Debug + Send + Sync + 'static {
         false
     }
 
-    /// The input, a weight, that `cpu` takes in any [`crate::Packing`]. Others are unpacked first.
-    fn packed(&self) -> Option<usize> {
-        None
+    /// Whether `cpu` takes input `i`, a weight, in any [`crate::Packing`]. Others are unpacked first.
+    fn packed(&self, _i: usize) -> bool {
+        false
     }
 
     /// For an op that works in place (through [`crate::apply_to`]): checks `y` against `x`.

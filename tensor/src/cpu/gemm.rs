@@ -18,6 +18,9 @@ const MAX_GROUP: usize = 16;
 /// Rows from which on decoded panels are copied for tiles of more rows.
 const MANY_ROWS: usize = 12;
 
+/// Jobs for each thread, so that a thread that is late delays little.
+const JOBS: usize = 8;
+
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
 
@@ -54,10 +57,8 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let packed = w.spec.packing == Packing::Panel16;
     let rows = y.spec.rows();
     let y = y.data::<f32>();
-    if x.spec.dtype == DType::I8Row && dtype.has_integer_codes() && wr == 2 && k_step == 1 {
-        let w =
-            Weight { dtype, packed, bytes: w.bytes, stride: dtype.bytes(n_step), rows: n, len: k };
-        return rounded(isa, x, &w, y);
+    if let Some(w) = integers(x, w) {
+        return rounded(isa, x, &mut [(w, y)]);
     }
     // Rows of x per product, and products.
     let m = if wr > 2 {
@@ -85,7 +86,7 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let out = SharedMut::new(y);
     let panels = n.div_ceil(LANES);
     let grain = columns(0).granularity();
-    let plan = Plan::new(products, panels, grain, m, MIN_ROWS);
+    let plan = Plan::new(JOBS * threads(), [products, panels, grain], [m, MIN_ROWS]);
     par(plan.jobs(), |job| {
         let (product, panels, rows) = plan.job(job);
         let columns = columns(product);
@@ -138,36 +139,81 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     });
 }
 
-/// `y [M, N]` of rounded rows `x [.., K]` and a block weight `w` of N rows.
-fn rounded(isa: Isa, x: &View, w: &Weight, y: &mut [f32]) {
+/// `y_i [M, N_i] = x [M, K] · w_i [K, N_i]` for several `w`, in one parallel region if x is rounded.
+pub(crate) fn project(x: &View, w: &[View], y: &mut [ViewMut]) {
+    let isa = Isa::detect();
+    let weights: Option<Vec<Weight>> = w.iter().map(|w| integers(x, w)).collect();
+    match weights {
+        Some(weights) => {
+            let y = y.iter_mut().map(|y| y.data::<f32>());
+            rounded(isa, x, &mut weights.into_iter().zip(y).collect::<Vec<_>>());
+        }
+        None => w.iter().zip(y).for_each(|(w, y)| matmul_with(isa, x, w, y)),
+    }
+}
+
+/// The weight `w [K, N]` for rounded rows `x`, if both are such.
+fn integers<'a>(x: &View, w: &View<'a>) -> Option<Weight<'a>> {
+    let (dtype, packed) = (w.spec.dtype, w.spec.packing == Packing::Panel16);
+    let ([len, rows], [1, step]) = (&w.spec.shape[..], &w.spec.strides[..]) else { return None };
+    let fits = x.spec.dtype == DType::I8Row && dtype.has_integer_codes();
+    fits.then(|| Weight {
+        dtype,
+        packed,
+        bytes: w.bytes,
+        stride: dtype.bytes(*step),
+        rows: *rows,
+        len: *len,
+    })
+}
+
+/// `y [M, N]` of rounded rows `x [.., K]` and a block weight of N rows, for each weight and `y` in `all`.
+fn rounded(isa: Isa, x: &View, all: &mut [(Weight, &mut [f32])]) {
     /// Bytes of `x` that stay in the second-level cache while the weights pass by.
     const X_BYTES: usize = 1 << 18;
-    let (n, x_row) = (w.rows, DType::I8Row.bytes(w.len));
-    if y.is_empty() {
-        return;
+    let m = x.spec.rows();
+    let x_row = DType::I8Row.bytes(x.spec.last());
+    if m == 0 || x_row == 0 {
+        return all.iter_mut().for_each(|(_, y)| y.fill(0.0));
     }
-    let m = y.len() / n;
     let dense = x.spec.is_contiguous();
     let rows: Cow<[u8]> = if dense { x.bytes.into() } else { gather(x, x_row).into() };
-    let out = SharedMut::new(y);
     let tall = (X_BYTES / x_row).next_multiple_of(TILE);
-    let plan = Plan::new(m.div_ceil(tall), w.panels(), 1, tall.min(m), MIN_ROWS);
-    par(plan.jobs(), |job| {
-        let (part, panels, range) = plan.job(job);
+    let panels: usize = all.iter().map(|(w, _)| w.panels()).sum();
+    let mut jobs = 0;
+    let parts: Vec<(&Weight, SharedMut<f32>, Plan, usize)> = all
+        .iter_mut()
+        .map(|(w, y)| {
+            let share = (JOBS * threads() * w.panels()).div_ceil(panels.max(1));
+            let plan = Plan::new(share, [m.div_ceil(tall), w.panels(), 1], [tall.min(m), MIN_ROWS]);
+            let first = jobs;
+            jobs += plan.jobs();
+            (&*w, SharedMut::new(y), plan, first)
+        })
+        .collect();
+    par(jobs, |job| {
+        let part = parts.iter().rfind(|(.., plan, first)| job >= *first && plan.jobs() > 0);
+        let (w, out, plan, first) = part.expect("every job belongs to a weight");
+        let (n, (part, panels, range)) = (w.rows, plan.job(job - first));
         let range = part * tall + range.start..(part * tall + range.end).min(m);
-        let mut scratch = Vec::new();
+        let (mut scratch, mut sums) = (Vec::new(), [[0.0; LANES]; TILE]);
         for panel in panels {
             let bytes = w.panel_part(panel, 0..w.len, &mut scratch);
             let first = panel * LANES;
             let width = LANES.min(n - first);
             for row in range.clone().step_by(TILE) {
-                let mut sums = [[0.0; LANES]; TILE];
                 let sums = &mut sums[..TILE.min(range.end - row)];
+                sums.fill([0.0; LANES]);
                 isa.tile_i8(&rows[row * x_row..], x_row, w.dtype, bytes, sums);
                 for (r, sums) in sums.iter().enumerate() {
                     let at = (row + r) * n + first;
                     // SAFETY: each job has its own rows and columns of `out`.
-                    unsafe { out.slice(at..at + width) }.copy_from_slice(&sums[..width]);
+                    let y = unsafe { out.slice(at..at + width) };
+                    // A length that is known costs no call.
+                    match y.as_mut_array() {
+                        Some(y) => *y = *sums,
+                        None => y.copy_from_slice(&sums[..width]),
+                    }
                 }
             }
         }
@@ -249,11 +295,14 @@ struct Plan {
 }
 
 impl Plan {
-    /// Jobs for `products` products of `rows` rows by `panels` panels, whose number in a job is a
-    /// multiple of `grain`; a piece of the rows has at least `min_rows`.
-    fn new(products: usize, panels: usize, grain: usize, rows: usize, min_rows: usize) -> Self {
-        // Several jobs for each thread, so that a thread that is late delays little.
-        let wanted = 8 * threads();
+    /// About `wanted` jobs for `products` products of `rows` rows by `panels` panels, whose number in a job
+    /// is a multiple of `grain`; a piece of the rows has at least `min_rows`.
+    fn new(
+        wanted: usize,
+        [products, panels, grain]: [usize; 3],
+        [rows, min_rows]: [usize; 2],
+    ) -> Self {
+        let wanted = wanted.max(1);
         let group = (products * panels / wanted).clamp(1, MAX_GROUP).next_multiple_of(grain);
         let groups = panels.div_ceil(group);
         let pieces = wanted.div_ceil(products * groups).min(rows / min_rows).max(1);

@@ -34,8 +34,8 @@ impl Op for Embedding {
     fn name(&self) -> &'static str {
         "embedding"
     }
-    fn packed(&self) -> Option<usize> {
-        Some(0)
+    fn packed(&self, i: usize) -> bool {
+        i == 0
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         let (w, ids) = (&x[0], &x[1]);

@@ -48,8 +48,8 @@ impl Op for LinearCrossEntropy {
     fn name(&self) -> &'static str {
         "linear_cross_entropy"
     }
-    fn packed(&self) -> Option<usize> {
-        Some(1)
+    fn packed(&self, i: usize) -> bool {
+        i == 1
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         let (x, w, targets) = (&x[0], &x[1], &x[2]);

@@ -2,7 +2,7 @@
 //! every device. The fast path is the same product on an input that `round_rows` has rounded.
 
 use crate::cpu::gemm;
-use crate::kernels::{Bind, Kernels, Param, strided};
+use crate::kernels::{Bind, Dispatch, Kernels, Param, strided};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
 
@@ -48,7 +48,7 @@ pub struct MatmulTransposed;
 pub struct MatmulAdd;
 
 /// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
-fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
+pub(super) fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Spec {
     let (xr, wr) = (x.rank(), w_kn.rank());
     let rounded = x.dtype == DType::I8Row && w.dtype.has_integer_codes() || x.dtype == DType::BF16;
     let fits = xr >= 1
@@ -58,13 +58,14 @@ fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Outs {
         && (x.dtype == DType::F32 || rounded)
         && DType::WEIGHTS.contains(&w.dtype);
     assert!(fits, "{name}: {x} by {w}");
-    Spec::f32(x.shape.with(xr - 1, w_kn.last())).into()
+    Spec::f32(x.shape.with(xr - 1, w_kn.last()))
 }
 
 /// Operands and outputs once, and a multiplication and an addition for each step of each chain.
-fn work(x: &[View], y: &[Spec]) -> Work {
-    let bytes = x.iter().map(|v| v.spec.bytes()).sum::<usize>() + y[0].bytes();
-    Work { bytes, operations: 2 * y[0].numel() * x[0].spec.last() }
+pub(super) fn work(x: &[View], y: &[Spec]) -> Work {
+    let all = x.iter().map(|v| &v.spec).chain(y);
+    let outputs: usize = y.iter().map(Spec::numel).sum();
+    Work { bytes: all.map(Spec::bytes).sum(), operations: 2 * outputs * x[0].spec.last() }
 }
 
 impl Op for Matmul {
@@ -74,11 +75,11 @@ impl Op for Matmul {
     fn strided(&self) -> bool {
         true
     }
-    fn packed(&self) -> Option<usize> {
-        Some(1)
+    fn packed(&self, i: usize) -> bool {
+        i == 1
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        infer("matmul", &x[0], &x[1], &x[1])
+        infer("matmul", &x[0], &x[1], &x[1]).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &x[1], &mut y[0]);
@@ -87,7 +88,7 @@ impl Op for Matmul {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        kernels(&x[0], &x[1], &y[0])
+        Some(Kernels { dispatches: vec![dispatch(x, &x[1], y, 0)?], ..Kernels::default() })
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
@@ -107,11 +108,11 @@ impl Op for MatmulTransposed {
     fn name(&self) -> &'static str {
         "matmul_transposed"
     }
-    fn packed(&self) -> Option<usize> {
-        Some(1)
+    fn packed(&self, i: usize) -> bool {
+        i == 1
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1]))
+        infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1])).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         gemm::matmul(&x[0], &View { spec: transposed(&x[1].spec), ..x[1] }, &mut y[0]);
@@ -120,7 +121,8 @@ impl Op for MatmulTransposed {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        kernels(&x[0], &transposed(&x[1]), &y[0])
+        let dispatches = vec![dispatch(x, &transposed(&x[1]), y, 0)?];
+        Some(Kernels { dispatches, ..Kernels::default() })
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
@@ -156,8 +158,9 @@ impl Op for MatmulAdd {
     }
 }
 
-/// The GPU's `x [.., M, K] · w [.., K, N]`.
-fn kernels(x: &Spec, w: &Spec, y: &Spec) -> Option<Kernels> {
+/// The GPU's `x[0] [.., M, K] · w [.., K, N]` to output `i`, `w` being a view of input `i + 1`.
+pub(super) fn dispatch(x: &[Spec], w: &Spec, y: &[Spec], i: usize) -> Option<Dispatch> {
+    let (x, y) = (&x[0], &y[i]);
     let shader = puyu_shaders::MATMUL.get(w.dtype.name()).filter(|_| x.dtype == DType::F32)?;
     let (xr, wr) = (x.rank() - 1, w.rank() - 2);
     let batch: usize = w.shape[..wr].iter().product();
@@ -167,18 +170,19 @@ fn kernels(x: &Spec, w: &Spec, y: &Spec) -> Option<Kernels> {
     let (matrices, w_rank) = strided(&w.shape[..wr], &[&w.strides[..wr]]);
     params.extend(matrices);
     params.extend([x_rank, w_rank, m.into(), n.into(), k.into()]);
-    params.extend([Param::Offset(Bind::X(0)), x.strides[xr].into(), Param::Offset(Bind::X(1))]);
+    params.extend([Param::Offset(Bind::X(0)), x.strides[xr].into(), Param::Offset(Bind::X(i + 1))]);
     params.extend([Param::from(w.strides[wr]), w.strides[wr + 1].into()]);
     // One workgroup owns 16 by 16 outputs.
     let groups = [n.div_ceil(16), m.div_ceil(16), batch];
     let groups = groups.map(|g| u32::try_from(g).ok().filter(|g| *g <= 65_535));
     let [Some(gx), Some(gy), Some(gz)] = groups else { return None };
     debug_assert_eq!(y.numel(), batch * m * n);
-    Kernels::one(shader, [Bind::X(0), Bind::X(1), Bind::Y(0)], params, [gx, gy, gz])
+    let bind = vec![Bind::X(0), Bind::X(i + 1), Bind::Y(i)];
+    Some(Dispatch { shader, bind, params, groups: [gx, gy, gz] })
 }
 
 /// `spec` with its last two dimensions exchanged.
-fn transposed(spec: &Spec) -> Spec {
+pub(super) fn transposed(spec: &Spec) -> Spec {
     let mut s = *spec;
     let n = s.rank();
     s.shape.swap(n - 1, n - 2);

@@ -19,6 +19,7 @@ mod linear_cross_entropy;
 mod matmul;
 mod pack;
 mod paged_attention;
+mod project;
 mod reduce;
 mod rms_norm;
 mod rope;
@@ -48,6 +49,7 @@ pub use linear_cross_entropy::LinearCrossEntropy;
 pub use matmul::{Matmul, MatmulAdd, MatmulTransposed};
 pub use pack::Pack;
 pub use paged_attention::{PagedAttention, Pages};
+pub use project::Project;
 pub use reduce::{Max, Sum};
 pub use rms_norm::{RmsNorm, RmsNormGrad};
 pub use rope::{Rope, Rotate, Scaling};
@@ -78,6 +80,7 @@ pub const CATALOG: &[Entry] = &[
     matmul::ENTRY,
     pack::ENTRY,
     paged_attention::ENTRY,
+    project::ENTRY,
     reduce::ENTRY,
     rms_norm::ENTRY,
     rope::ENTRY,

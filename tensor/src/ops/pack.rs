@@ -35,8 +35,8 @@ impl Op for Pack {
     fn name(&self) -> &'static str {
         "pack"
     }
-    fn packed(&self) -> Option<usize> {
-        Some(0)
+    fn packed(&self, i: usize) -> bool {
+        i == 0
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         let fits = x[0].rank() == 2 && DType::WEIGHTS.contains(&x[0].dtype);
