@@ -9,6 +9,7 @@ use crate::DType;
 use crate::cpu::math::exp;
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Isa, Panel, TILE, versions};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Tokens of a block.
@@ -114,6 +115,11 @@ fn multiply_add(a: &[f32], a_row: usize, b: &[f32], [k, b_step]: [usize; 2], y: 
     }
 }
 
+thread_local! {
+    /// A thread's room for a block of keys and one of values.
+    static BLOCKS: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+}
+
 /// Attention of `queries` over blocks given by `block(index, k, v)`, which fills `k [D][64]` and
 /// `v [64][D]`. `y(row, out, logsumexp)` receives each row's result.
 pub(crate) fn attend(
@@ -125,7 +131,10 @@ pub(crate) fn attend(
     let Some(d) = queries.first().map(|q| q.q.len()) else { return };
     let keys = queries.iter().map(|q| q.sees).max().unwrap_or(0);
     let width = d.next_multiple_of(LANES);
-    let (mut k, mut v) = (vec![0.0; d * BLOCK], vec![0.0; d * BLOCK]);
+    // Every block fills them; what is in them before does not matter.
+    let [mut k, mut v] = BLOCKS.take();
+    k.resize(d * BLOCK, 0.0);
+    v.resize(d * BLOCK, 0.0);
     let mut padded = vec![0.0; if width == d { 0 } else { width * BLOCK }];
     let q: Vec<f32> = queries.iter().flat_map(|q| q.q.iter().map(|v| v * scale)).collect();
     let mut whole = States::new(queries.len(), width);
@@ -152,6 +161,7 @@ pub(crate) fn attend(
         out.iter_mut().for_each(|o| *o *= 1.0 / sum);
         y(row, out, max + sum.ln());
     }
+    BLOCKS.set([k, v]);
 }
 
 /// Adds the block of keys from `start` on to at most [`TILE`] rows of `span`: `q` from the first of

@@ -20,7 +20,7 @@ mod search;
 pub use import::ImportType;
 
 use crate::DType;
-use crate::cpu::simd::versions;
+use crate::cpu::simd::{Isa, versions};
 use half::{bf16, f16};
 
 /// Decodes one row of `dtype` from `bytes` into `out`.
@@ -36,7 +36,7 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::F32 => {
             decode_blocks(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b))
         }
-        DType::F16 => decode_f16(bytes, out),
+        DType::F16 => Isa::detect().decode_halves(bytes, out),
         DType::BF16 => decode_blocks(bytes, out, |b, y: &mut [f32; 1]| {
             y[0] = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
         }),
@@ -98,15 +98,6 @@ versions! {
     /// Rounds a row of activations.
     fn encode_i8(x: &[f32], out: &mut [u8]) {
         encode_blocks(x, out, i8_row::encode);
-    }
-}
-
-versions! {
-    /// Decodes halves.
-    fn decode_f16(bytes: &[u8], out: &mut [f32]) {
-        for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *y = f16_to_f32(u16::from_le_bytes(*b));
-        }
     }
 }
 

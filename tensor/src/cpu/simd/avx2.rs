@@ -11,6 +11,9 @@ const F32: u8 = DType::F32 as u8;
 const F16: u8 = DType::F16 as u8;
 const BF16: u8 = DType::BF16 as u8;
 
+/// Bytes of weights that are asked for ahead of their use by a single row, which is as fast as memory.
+const AHEAD: usize = 2048;
+
 /// See [`super::Isa::tile`].
 ///
 /// # Safety
@@ -52,6 +55,9 @@ unsafe fn chains<const E: u8, const M: usize>(
         let mut y: [[__m256; 2]; M] =
             std::array::from_fn(|m| [_mm256_loadu_ps(half(m, 0)), _mm256_loadu_ps(half(m, 1))]);
         for _ in 0..panel.k {
+            if M == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+            }
             let w = [eight::<E>(at), eight::<E>(at.add(8 * size))];
             for m in 0..M {
                 let v = _mm256_set1_ps(*a.add(m * row));
@@ -243,6 +249,12 @@ unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
         for w in panel.chunks_exact(format.bytes) {
             let w = w.as_ptr();
             for s in 0..format.subs {
+                if M == 1 {
+                    let sub = format.bytes / format.subs;
+                    for line in (s * sub..(s + 1) * sub).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + line).cast());
+                    }
+                }
                 for part in 0..parts {
                     let (mut dot, mut biases) = (zeros, zeros);
                     for first in (part * 4..part * 4 + 8 / parts).step_by(together(F)) {
@@ -470,4 +482,18 @@ unsafe fn decode<const F: u8>(panel: &[u8], out: &mut [f32]) {
             }
         }
     }
+}
+
+/// See [`super::Isa::decode_halves`]; returns how many of them it has decoded.
+///
+/// # Safety
+/// The CPU has the features, and there are as many halves as `out` has elements.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn decode_halves(bytes: &[u8], out: &mut [f32]) -> usize {
+    let (eights, _) = out.as_chunks_mut::<8>();
+    for (y, b) in eights.iter_mut().zip(bytes.as_chunks::<16>().0) {
+        // SAFETY: eight halves are read and eight floats written.
+        unsafe { _mm256_storeu_ps(y.as_mut_ptr(), eight::<F16>(b.as_ptr())) };
+    }
+    8 * eights.len()
 }

@@ -360,4 +360,23 @@ impl Isa {
             _ => portable::decode_panel(dtype, panel, out),
         }
     }
+
+    /// Decodes as many halves as `out` has elements.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[track_caller]
+    pub fn decode_halves(self, bytes: &[u8], out: &mut [f32]) {
+        assert!(bytes.len() >= 2 * out.len(), "decode_halves: {} bytes", bytes.len());
+        let done = match self.0 {
+            Kind::Portable => 0,
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { avx2::decode_halves(bytes, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon | Kind::I8mm => unsafe { neon::decode_halves(bytes, out) },
+        };
+        portable::decode_halves(&bytes[2 * done..], &mut out[done..]);
+    }
 }

@@ -168,3 +168,16 @@ unsafe fn sums<const M: usize>(
         }
     }
 }
+
+/// See [`super::Isa::decode_halves`]; returns how many of them it has decoded.
+///
+/// # Safety
+/// There are as many halves as `out` has elements.
+pub unsafe fn decode_halves(bytes: &[u8], out: &mut [f32]) -> usize {
+    let (fours, _) = out.as_chunks_mut::<4>();
+    for (y, b) in fours.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        // SAFETY: four halves are read and four floats written.
+        unsafe { vst1q_f32(y.as_mut_ptr(), four::<F16>(b.as_ptr())) };
+    }
+    4 * fours.len()
+}

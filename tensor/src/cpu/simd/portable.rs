@@ -195,6 +195,13 @@ fn scales<const F: u8>(w: &[u8], s: usize, half: usize) -> ([f32; LANES], [f32; 
     }
 }
 
+/// See [`super::Isa::decode_halves`].
+pub fn decode_halves(bytes: &[u8], out: &mut [f32]) {
+    for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *y = f16_to_f32(u16::from_le_bytes(*b));
+    }
+}
+
 /// See [`super::Isa::decode_panel`]: row by row through the formats' own decoders.
 pub fn decode_panel(dtype: DType, panel: &[u8], out: &mut [f32]) {
     let k = out.len() / LANES;
