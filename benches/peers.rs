@@ -291,11 +291,11 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
         format!("{wanted:.2}: {}", if holds { "yes" } else { "no" })
     });
     println!(
-        "| {name} | {} | {:.1} | {:.1} | {ratio:.2} | {:.0} % | {verdict} | {:.1} | {:.1} |",
+        "| {name} | {} | {:.1} | {:.1} | {ratio:.2} | {} | {verdict} | {:.1} | {:.1} |",
         work.name(),
         median(all.iter().map(|one| one.0.wall)),
         median(all.iter().map(|one| one.1.wall)),
-        100.0 * share,
+        if share.is_nan() { "-".into() } else { format!("{:.0} %", 100.0 * share) },
         cpu(|one| one.0),
         cpu(|one| one.1),
     );

@@ -60,10 +60,11 @@ impl Op for KvWrite {
             for g in 0..groups {
                 let at = (t * groups + g) * d;
                 let head = (block * groups + g) * d * BLOCK;
+                let keys = &mut kb.bytes[head * size..][..d * BLOCK * size];
                 quant::encode_row(dtype, &k[at..at + d], &mut row);
-                for (j, k) in row.chunks_exact(size).enumerate() {
-                    let to = (head + j * BLOCK + place) * size;
-                    kb.bytes[to..to + size].copy_from_slice(k);
+                match size {
+                    2 => spread::<2>(&row, keys, place),
+                    _ => spread::<4>(&row, keys, place),
                 }
                 let to = (head + place * d) * size;
                 quant::encode_row(dtype, &v[at..at + d], &mut vb.bytes[to..to + d * size]);
@@ -73,6 +74,15 @@ impl Op for KvWrite {
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let numbers = x[0].spec.numel() + x[1].spec.numel();
         Work { bytes: numbers * (4 + y[0].dtype.block_bytes()), operations: 0 }
+    }
+}
+
+/// Writes the elements of `row [D]`, SIZE bytes each, to column `place` of `keys [D, 64]`.
+fn spread<const SIZE: usize>(row: &[u8], keys: &mut [u8], place: usize) {
+    let (cells, _) = keys.as_chunks_mut::<SIZE>();
+    let columns = cells.iter_mut().skip(place).step_by(BLOCK);
+    for (cell, value) in columns.zip(row.as_chunks::<SIZE>().0) {
+        *cell = *value;
     }
 }
 

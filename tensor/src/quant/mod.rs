@@ -73,9 +73,7 @@ pub fn encode_row(dtype: DType, x: &[f32], out: &mut [u8]) {
     );
     match dtype {
         DType::F32 => encode_blocks(x, out, |x: &[f32; 1], b| *b = x[0].to_le_bytes()),
-        DType::F16 => {
-            encode_blocks(x, out, |x: &[f32; 1], b| *b = f16::from_f32(x[0]).to_le_bytes())
-        }
+        DType::F16 => Isa::detect().encode_halves(x, out),
         DType::BF16 => {
             encode_blocks(x, out, |x: &[f32; 1], b| *b = bf16::from_f32(x[0]).to_le_bytes());
         }

@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_i8;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_i8;
@@ -230,7 +232,7 @@ impl Isa {
             Kind::Portable => portable::tile_i8(x, x_row, dtype, panel, sums),
             // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::tile_i8(x, x_row, dtype, panel, sums) },
+            Kind::Avx2 => unsafe { avx2_i8::tile_i8(x, x_row, dtype, panel, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, sums) },
@@ -350,7 +352,7 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 if dtype.has_integer_codes() => unsafe {
-                avx2::decode_panel(dtype, panel, out)
+                avx2_i8::decode_panel(dtype, panel, out)
             },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
@@ -378,5 +380,21 @@ impl Isa {
             Kind::Neon | Kind::I8mm => unsafe { neon::decode_halves(bytes, out) },
         };
         portable::decode_halves(&bytes[2 * done..], &mut out[done..]);
+    }
+
+    /// Rounds `x` to halves, to nearest even.
+    ///
+    /// # Panics
+    /// If `out` has no room for as many.
+    #[track_caller]
+    pub fn encode_halves(self, x: &[f32], out: &mut [u8]) {
+        assert!(out.len() >= 2 * x.len(), "encode_halves: {} bytes", out.len());
+        let done = match self.0 {
+            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { avx2::encode_halves(x, out) },
+            _ => 0,
+        };
+        portable::encode_halves(&x[done..], &mut out[2 * done..]);
     }
 }

@@ -5,6 +5,7 @@ use super::{LANES, Panel, Strip, Sums};
 use crate::DType;
 use crate::cpu::panel::unpack_row;
 use crate::quant::{decode_row, f16_to_f32};
+use half::f16;
 
 /// a·b + c with one rounding where the target always has the instruction, else with two.
 #[inline(always)]
@@ -199,6 +200,13 @@ fn scales<const F: u8>(w: &[u8], s: usize, half: usize) -> ([f32; LANES], [f32; 
 pub fn decode_halves(bytes: &[u8], out: &mut [f32]) {
     for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *y = f16_to_f32(u16::from_le_bytes(*b));
+    }
+}
+
+/// See [`super::Isa::encode_halves`].
+pub fn encode_halves(x: &[f32], out: &mut [u8]) {
+    for (x, b) in x.iter().zip(out.as_chunks_mut::<2>().0) {
+        *b = f16::from_f32(*x).to_le_bytes();
     }
 }
 
