@@ -216,8 +216,10 @@ impl BenchArgs {
         depth: usize,
     ) -> Result<(Vec<u64>, f64)> {
         let mut crowd = Crowd::new(engine, n, depth + generated)?;
-        for i in 0..depth {
-            crowd.push(&[any_id(engine, i)])?;
+        // A step of a prompt for all of them is about as large as one of a single prompt.
+        let ids: Vec<u32> = (0..depth).map(|i| any_id(engine, i)).collect();
+        for ids in ids.chunks((512 / n).max(1)) {
+            crowd.push(ids)?;
         }
         self.repeat(generated, |generated| {
             crowd.truncate(depth);
