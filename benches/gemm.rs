@@ -42,7 +42,7 @@ fn puyu(n: usize) -> Vec<f64> {
         let best = (0..4).map(time).fold(f64::INFINITY, f64::min);
         2.0 * (n as f64).powi(3) / best / 1e9
     };
-    pool::install(|| no_grad(|| FORMS.into_iter().map(rate).collect()))
+    no_grad(|| FORMS.into_iter().map(rate).collect())
 }
 
 fn torch(python: &str, n: usize, threads: &str) -> Option<Vec<f64>> {

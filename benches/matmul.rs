@@ -3,7 +3,6 @@
 //! the instruction widths.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use puyu_tensor::cpu::pool;
 use puyu_tensor::{DType, Tensor, no_grad};
 
 const N: usize = 1536;
@@ -25,7 +24,7 @@ fn matmul(c: &mut Criterion) {
             let packed = w.to_dtype(dtype).pack();
             let x = if dtype.has_integer_codes() { &rounded } else { &x };
             group.bench_function(BenchmarkId::from_parameter(dtype), |b| {
-                pool::install(|| no_grad(|| b.iter(|| x.matmul_transposed(&packed))));
+                no_grad(|| b.iter(|| x.matmul_transposed(&packed)));
             });
         }
         group.finish();

@@ -239,7 +239,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let Some(at) = args.iter().position(|a| a == "--step") {
         let work = args.get(at + 1).and_then(|w| Work::parse(w)).expect("SIZE,BATCH,TOKENS");
-        return pool::install(|| train(&work));
+        return train(&work);
     }
     let mut works: Vec<Work> = args.iter().filter_map(|a| Work::parse(a)).collect();
     if works.is_empty() {

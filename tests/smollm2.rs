@@ -79,20 +79,18 @@ fn exact_greedy_ids() {
 
 /// Total negative log-likelihood of the golden text.
 fn total_nll(engine: &Engine, ids: &[u32]) -> f64 {
-    pool::install(|| {
-        let n = ids.len();
-        let mut ctx = Ctx::packed(&[n]);
-        ctx.compute = engine.options.compute;
-        let hidden = engine.model.hidden(&Tensor::new(ids, [n]), &mut ctx);
-        let mut total = 0.0;
-        for first in (0..n - 1).step_by(100) {
-            let rows = 100.min(n - 1 - first);
-            let logits = engine.model.output().forward(&hidden.narrow(0, first, rows), &ctx);
-            let targets = Tensor::new(&ids[first + 1..first + 1 + rows], [rows]);
-            total += f64::from(logits.cross_entropy_sum(&targets).0.item().unwrap());
-        }
-        total
-    })
+    let n = ids.len();
+    let mut ctx = Ctx::packed(&[n]);
+    ctx.compute = engine.options.compute;
+    let hidden = engine.model.hidden(&Tensor::new(ids, [n]), &mut ctx);
+    let mut total = 0.0;
+    for first in (0..n - 1).step_by(100) {
+        let rows = 100.min(n - 1 - first);
+        let logits = engine.model.output().forward(&hidden.narrow(0, first, rows), &ctx);
+        let targets = Tensor::new(&ids[first + 1..first + 1 + rows], [rows]);
+        total += f64::from(logits.cross_entropy_sum(&targets).0.item().unwrap());
+    }
+    total
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::storage::{Owned, Storage};
 use crate::tensor::{Inner, Node, Origin};
-use crate::{Device, Op, Packing, Spec, Tensor, ViewMut, cpu::pool, trace};
+use crate::{Device, Op, Packing, Spec, Tensor, ViewMut, trace};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -13,24 +13,13 @@ thread_local! {
 
 /// Runs `f` without recording anything for gradients.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
-    with_grad(false, f)
-}
-
-/// Whether this thread records for gradients.
-pub(crate) fn grad() -> bool {
-    GRAD.get()
-}
-
-/// Runs `f` recording for gradients, or not. The pool uses it to run work as its caller would have,
-/// even on a thread that waits inside [`no_grad`] and takes up other work.
-pub(crate) fn with_grad<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             GRAD.set(self.0);
         }
     }
-    let _restore = Restore(GRAD.replace(on));
+    let _restore = Restore(GRAD.replace(false));
     f()
 }
 
@@ -111,7 +100,7 @@ pub(crate) fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> 
         .zip(specs)
         .map(|(m, s)| ViewMut { spec: *s, bytes: m.bytes_mut() })
         .collect();
-    trace::timed(op, &views, &mut y, |views, y| pool::install(|| op.cpu(views, y)));
+    trace::timed(op, &views, &mut y, |views, y| op.cpu(views, y));
     memory
         .into_iter()
         .zip(specs)
@@ -197,5 +186,5 @@ pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[Tensor]) {
         _ => unreachable!("{}: a tensor in CPU memory is owned or was refused", op.name()),
     });
     let mut y: Vec<_> = y.collect();
-    trace::timed(op, &x, &mut y, |x, y| pool::install(|| op.cpu(x, y)));
+    trace::timed(op, &x, &mut y, |x, y| op.cpu(x, y));
 }

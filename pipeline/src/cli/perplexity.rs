@@ -127,25 +127,23 @@ fn score(engine: &Engine, window: &[u32], first: usize) -> Result<Vec<f64>> {
     if let Some(bos) = engine.tokenizer.bos().filter(|_| engine.tokenizer.add_bos()) {
         ids[0] = bos;
     }
-    puyu_tensor::cpu::pool::install(|| {
-        let n = ids.len();
-        let rows: Vec<u32> = (first as u32..n as u32 - 1).collect();
-        let mut ctx = Ctx::packed(&[n]);
-        ctx.compute = engine.options.compute;
-        ctx.logit_rows = Some(Tensor::new(&rows, [rows.len()]));
-        let hidden = engine.model.hidden(&Tensor::new(&ids, [n]), &mut ctx);
-        let mut nll = Vec::with_capacity(rows.len());
-        for (i, part) in rows.chunks(ROWS).enumerate() {
-            let x = hidden.narrow(0, i * ROWS, part.len());
-            let logits = engine.model.output().forward(&x, &ctx).to_vec::<f32>()?;
-            let v = logits.len() / part.len();
-            for (row, &position) in logits.chunks_exact(v).zip(part) {
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let sum: f64 = row.iter().map(|&l| f64::from(l - max).exp()).sum();
-                let target = window[position as usize + 1] as usize;
-                nll.push(sum.ln() + f64::from(max) - f64::from(row[target]));
-            }
+    let n = ids.len();
+    let rows: Vec<u32> = (first as u32..n as u32 - 1).collect();
+    let mut ctx = Ctx::packed(&[n]);
+    ctx.compute = engine.options.compute;
+    ctx.logit_rows = Some(Tensor::new(&rows, [rows.len()]));
+    let hidden = engine.model.hidden(&Tensor::new(&ids, [n]), &mut ctx);
+    let mut nll = Vec::with_capacity(rows.len());
+    for (i, part) in rows.chunks(ROWS).enumerate() {
+        let x = hidden.narrow(0, i * ROWS, part.len());
+        let logits = engine.model.output().forward(&x, &ctx).to_vec::<f32>()?;
+        let v = logits.len() / part.len();
+        for (row, &position) in logits.chunks_exact(v).zip(part) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|&l| f64::from(l - max).exp()).sum();
+            let target = window[position as usize + 1] as usize;
+            nll.push(sum.ln() + f64::from(max) - f64::from(row[target]));
         }
-        Ok(nll)
-    })
+    }
+    Ok(nll)
 }

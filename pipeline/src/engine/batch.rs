@@ -3,7 +3,7 @@
 use super::Engine;
 use super::sampler::argmax;
 use puyu_nn::{KvCache, Sequence};
-use puyu_tensor::{Error, Result, Tensor, cpu::pool};
+use puyu_tensor::{Error, Result, Tensor};
 
 /// Sequences that are run together.
 const SLOTS: usize = 16;
@@ -54,7 +54,7 @@ pub fn greedy(
         if slots.is_empty() {
             return Ok(());
         }
-        let chosen = pool::install(|| step(engine, &mut cache, &mut slots))?;
+        let chosen = step(engine, &mut cache, &mut slots)?;
         for (slot, id) in slots.iter_mut().zip(chosen) {
             let ends = engine.generation.eos.contains(&id);
             slot.next = if ends { Vec::new() } else { vec![id] };
@@ -130,7 +130,7 @@ impl<'e> Crowd<'e> {
     pub fn push(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
         let mut sequences: Vec<&mut Sequence> = self.sequences.iter_mut().collect();
         let next = vec![ids; sequences.len()];
-        pool::install(|| logits(self.engine, &mut self.cache, &mut sequences, &next))
+        logits(self.engine, &mut self.cache, &mut sequences, &next)
     }
 
     /// Forgets all tokens from `len` on.

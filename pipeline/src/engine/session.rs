@@ -129,11 +129,9 @@ impl<'e> Session<'e> {
             )));
         }
         let n = ids.len();
-        puyu_tensor::cpu::pool::install(|| {
-            let mut ctx = self.cache.step(&mut [&mut self.sequence], &[n])?;
-            ctx.compute = self.engine.options.compute;
-            ctx.logit_rows = Some(Tensor::new(&[n as u32 - 1], [1]));
-            self.engine.model.forward(&Tensor::new(ids, [n]), &mut ctx).to_vec()
-        })
+        let mut ctx = self.cache.step(&mut [&mut self.sequence], &[n])?;
+        ctx.compute = self.engine.options.compute;
+        ctx.logit_rows = Some(Tensor::new(&[n as u32 - 1], [1]));
+        self.engine.model.forward(&Tensor::new(ids, [n]), &mut ctx).to_vec()
     }
 }

@@ -4,7 +4,7 @@
 use super::{Forward, Objective};
 use crate::data::Batch;
 use puyu_nn::{Optimizer, Schedule, clip_factor};
-use puyu_tensor::{Error, Result, cpu::pool, no_grad};
+use puyu_tensor::{Error, Result, no_grad};
 
 /// A model, what is made small, and how.
 pub struct Learner {
@@ -48,24 +48,22 @@ impl Learner {
     /// failed.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<Learned> {
         self.check(batches)?;
-        pool::install(|| {
-            let weight: f64 = batches.iter().map(|b| self.objective.weight(b)).sum();
-            let mut learned = self.gather(batches, weight)?;
-            learned.weight = weight;
-            learned.rate = self.schedule.rate(step);
-            if learned.loss.is_finite() {
-                learned.grad_norm = self.optimizer.grad_norm()? / weight;
-            }
-            learned.applied = learned.loss.is_finite() && learned.grad_norm.is_finite();
-            if learned.applied {
-                let clip = match self.clip {
-                    0.0 => 1.0,
-                    most => clip_factor(learned.grad_norm, most),
-                };
-                self.optimizer.apply(learned.rate, clip / weight)?;
-            }
-            Ok(learned)
-        })
+        let weight: f64 = batches.iter().map(|b| self.objective.weight(b)).sum();
+        let mut learned = self.gather(batches, weight)?;
+        learned.weight = weight;
+        learned.rate = self.schedule.rate(step);
+        if learned.loss.is_finite() {
+            learned.grad_norm = self.optimizer.grad_norm()? / weight;
+        }
+        learned.applied = learned.loss.is_finite() && learned.grad_norm.is_finite();
+        if learned.applied {
+            let clip = match self.clip {
+                0.0 => 1.0,
+                most => clip_factor(learned.grad_norm, most),
+            };
+            self.optimizer.apply(learned.rate, clip / weight)?;
+        }
+        Ok(learned)
     }
 
     /// The gradients of all batches, summed, up to the first loss that is not finite.
@@ -95,18 +93,16 @@ impl Learner {
     /// If an id is not one of the model's, nothing counts, or the device failed.
     pub fn evaluate(&self, batches: &[Batch]) -> Result<(f64, f64)> {
         self.check(batches)?;
-        pool::install(|| {
-            let (mut sum, mut weight) = (0.0, 0.0);
-            for batch in batches {
-                let outcome = no_grad(|| self.objective.loss(&self.forward, batch))?;
-                sum += f64::from(outcome.loss.item()?);
-                weight += self.objective.weight(batch);
-            }
-            match weight {
-                0.0 => Err(Error::invalid("no token of the validation data counts")),
-                weight => Ok((sum / weight, weight)),
-            }
-        })
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for batch in batches {
+            let outcome = no_grad(|| self.objective.loss(&self.forward, batch))?;
+            sum += f64::from(outcome.loss.item()?);
+            weight += self.objective.weight(batch);
+        }
+        match weight {
+            0.0 => Err(Error::invalid("no token of the validation data counts")),
+            weight => Ok((sum / weight, weight)),
+        }
     }
 
     /// Ids come from files: each must have a row in the embedding.

@@ -5,7 +5,7 @@ use crate::engine::{Sampler, Sampling};
 use puyu_models::Model;
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
 use puyu_nn::{KvCache, Sequence};
-use puyu_tensor::{DType, Result, Tensor, cpu::pool, no_grad};
+use puyu_tensor::{DType, Result, Tensor, no_grad};
 
 /// What `model` writes after `prompt`: at most `wanted.tokens` tokens, fewer where its text ends or its
 /// positions do.
@@ -36,12 +36,10 @@ pub fn write(
     let (mut history, mut written) = (next.clone(), Vec::new());
     for _ in 0..most {
         let n = next.len();
-        let logits = pool::install(|| {
-            no_grad(|| {
-                let mut ctx = cache.step(&mut [&mut sequence], &[n])?;
-                ctx.logit_rows = Some(Tensor::new(&[n as u32 - 1], [1]));
-                model.forward(&Tensor::new(&next, [n]), &mut ctx).to_vec::<f32>()
-            })
+        let logits = no_grad(|| {
+            let mut ctx = cache.step(&mut [&mut sequence], &[n])?;
+            ctx.logit_rows = Some(Tensor::new(&[n as u32 - 1], [1]));
+            model.forward(&Tensor::new(&next, [n]), &mut ctx).to_vec::<f32>()
         });
         let mut logits = logits?;
         logits.truncate(tokenizer.vocab_size());
