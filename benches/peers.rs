@@ -48,7 +48,7 @@ const fn row(
 }
 
 use Work::{Decode, Disturbed, Prefill, Start, Together};
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 21] = [
     row("135M", "Q4_0", Decode(0), "fast", 1.5),
     row("135M", "Q4_1", Decode(0), "fast", 2.0),
     row("135M", "Q8_0", Decode(0), "fast", 1.75),
@@ -58,6 +58,7 @@ const TABLE: [Row; 20] = [
     row("135M", "Q4_1", Prefill(512), "fast", 4.5),
     row("135M", "Q8_0", Prefill(512), "fast", 2.3),
     row("135M", "F16", Prefill(512), "exact", 1.3),
+    row("135M", "F16", Prefill(512), "fast", 2.2),
     row("135M", "Q8_0", Prefill(4096), "fast", 2.0),
     row("135M", "Q4_0", Together(16), "fast", 2.0),
     row("135M", "Q8_0", Together(16), "fast", 2.5),
@@ -215,7 +216,7 @@ impl Cost {
     }
 
     /// Tokens per second at most, by the ceilings that `puyu bench --limits` has measured.
-    fn limit(&self, work: Work, limits: &Value) -> f64 {
+    fn limit(&self, work: Work, compute: &str, limits: &Value) -> f64 {
         let ceiling = |name: &str| limits[0][name].as_f64().unwrap_or(f64::NAN);
         match work {
             Decode(_) | Disturbed => 1e9 * ceiling("read_gb_s") / self.bytes,
@@ -226,7 +227,11 @@ impl Cost {
                 read.min(1e9 * ceiling("i8_gop_s") / self.operations)
             }
             Prefill(_) if self.blocks => 1e9 * ceiling("i8_gop_s") / self.operations,
-            Prefill(_) => 1e9 * ceiling("f32_gflop_s") / self.operations,
+            Prefill(_) => {
+                let bf16 = ceiling("bf16_gflop_s");
+                let fast = compute == "fast" && bf16.is_finite();
+                1e9 * if fast { bf16 } else { ceiling("f32_gflop_s") } / self.operations
+            }
         }
     }
 }
@@ -275,7 +280,7 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
         };
         let mut limits = Command::new(&puyu);
         limits.args(["bench", "--limits", "--json", "-t", &threads.to_string()]);
-        (ours, theirs, cost.limit(work, &json(&mut limits)))
+        (ours, theirs, cost.limit(work, compute, &json(&mut limits)))
     };
     let all: Vec<(Speed, Speed, f64)> = (0..pairs).map(one).collect();
     let ratio = median(all.iter().map(|(ours, theirs, _)| ours.wall / theirs.wall));
@@ -331,7 +336,7 @@ fn main() {
         }
     }
     let named = |row: &&Row| {
-        let name = format!("{} {} {}", row.model, row.format, row.work.name());
+        let name = format!("{} {} {} {}", row.model, row.format, row.work.name(), row.compute);
         words.iter().all(|word| name.contains(word))
     };
     for row in TABLE.iter().filter(named).filter(|_| files.is_empty()) {
@@ -340,7 +345,8 @@ fn main() {
             "135M" => smollm2(&puyu, row.format),
             _ => internlm2_1_8b(row.format),
         };
-        let name = format!("{} {}", row.model, row.format);
+        let exact = if row.compute == "exact" { " exact" } else { "" };
+        let name = format!("{} {}{exact}", row.model, row.format);
         measure(&name, &model, row.work, row.compute, Some(row.wanted));
     }
     println!(

@@ -130,7 +130,9 @@ fn exact_products_equal_plain_loops() {
     for isa in Isa::available() {
         for dtype in DType::WEIGHTS {
             for packing in packings() {
-                for (m, n, k) in [(1, 33, 256), (3, 16, 512), (13, 40, 768)] {
+                let odd = (5, 40, 259);
+                let sizes = [(1, 33, 256), (3, 16, 512), (13, 40, 768), odd];
+                for (m, n, k) in sizes.into_iter().take(if dtype.is_block() { 3 } else { 4 }) {
                     let w = Matrix::new(dtype, [n, k], packing, 3);
                     let x = numbers(m * k, 5);
                     let what = format!("{} {dtype} {packing:?} {m}x{n}x{k}", isa.name());
@@ -178,6 +180,24 @@ fn rounded_products_equal_decoded_ones() {
     }
 }
 
+/// With activations rounded to BF16, weights of BF16 are multiplied in pairs where the CPU can.
+#[test]
+fn products_of_bf16_equal_decoded_ones() {
+    for isa in Isa::available() {
+        for packing in packings() {
+            for (m, n, k) in [(1, 33, 258), (7, 40, 255), (30, 40, 768), (290, 70, 1040)] {
+                let w = Matrix::new(DType::BF16, [n, k], packing, 7);
+                let x = encoded(DType::BF16, &numbers(m * k, 11));
+                let values = decoded(DType::BF16, &x);
+                let x = View { spec: Spec::new([m, k], DType::BF16), bytes: &x };
+                let what = format!("{} {packing:?} {m}x{n}x{k}", isa.name());
+                let y = product(isa, &x, &w.transposed());
+                assert_close(&what, &y, &plain(&values, &w.values, [m, n, k]), k);
+            }
+        }
+    }
+}
+
 /// Kernels that add products in 16 bits must have room for the largest codes.
 #[test]
 fn the_largest_codes_do_not_overflow() {
@@ -203,10 +223,13 @@ fn no_bit_depends_on_batch_packing_or_threads() {
         for dtype in DType::WEIGHTS {
             let (m, n, k) = (77, 70, 512);
             let x = numbers(m * k, 5);
-            let rounded = encoded(DType::I8Row, &x);
+            let (rounded, halves) = (encoded(DType::I8Row, &x), encoded(DType::BF16, &x));
             let mut inputs = vec![(Spec::f32([m, k]), as_bytes(&x))];
             if dtype.has_integer_codes() {
                 inputs.push((Spec::new([m, k], DType::I8Row), &rounded));
+            }
+            if dtype == DType::BF16 {
+                inputs.push((Spec::new([m, k], DType::BF16), &halves));
             }
             for (spec, bytes) in inputs {
                 let what = format!("{} {dtype} by {}", isa.name(), spec.dtype);
@@ -251,7 +274,7 @@ fn panels_decode_alike_and_give_their_rows_back() {
         }
     }
     for dtype in DType::WEIGHTS {
-        let (n, k) = (37, 256);
+        let (n, k) = (37, if dtype.is_block() { 256 } else { 255 });
         let rows = Matrix::new(dtype, [n, k], Packing::Rows, 3);
         let packed = Matrix::new(dtype, [n, k], Packing::Panel16, 3);
         let mut row = vec![0; dtype.bytes(k)];

@@ -69,11 +69,12 @@ fn equals_its_composition() {
 }
 
 /// Ops that give no gradient to a number that goes in, and why.
-const NO_GRADIENT: [(&str, &str); 4] = [
+const NO_GRADIENT: [(&str, &str); 5] = [
     ("argmax", "an index does not move"),
     ("max", "it only stabilizes"),
     ("paged_attention", "it reads a cache, which serves inference"),
     ("round_rows", "it serves inference"),
+    ("project_rounded", "it serves inference"),
 ];
 
 /// The projection of output `i` that makes a scalar of it.

@@ -3,6 +3,7 @@
 use crate::format::{self, OpenOptions, Source};
 use crate::{Config, InternLm2, Llama, internlm, internlm3};
 use puyu_nn::{Adapter, Attend, Ctx, Embedding, Keys, Linear, Param, Vars, Weights};
+use puyu_tensor::ops::pack_all;
 use puyu_tensor::{Context, DType, Error, Result, Tensor};
 use std::cell::Cell;
 use std::path::Path;
@@ -89,14 +90,27 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Lays every matrix out for the CPU's matmul, one after another: for inference, where weights
-    /// never change. Each mapped file's pages are released as its copy is made.
-    pub fn pack(&self) {
-        for param in &self.params {
-            let value = param.get();
-            if value.shape().len() == 2 {
-                param.set(value.pack());
+    /// Lays every matrix out for the CPU's matmul, a few at a time: for inference, where weights never
+    /// change. Each mapped file's pages are released as its copy is made. With `floats`, matrices of
+    /// floats are rounded to it first.
+    pub fn pack(&self, floats: Option<DType>) {
+        /// Bytes that are in memory twice, if they are not a file's.
+        const TOGETHER: usize = 64 << 20;
+        let matrix = |param: &Param| param.get().shape().len() == 2;
+        let matrices: Vec<Param> = self.params.iter().filter(|p| matrix(p)).cloned().collect();
+        let mut rest = &matrices[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|param| {
+                bytes += param.get().spec().bytes();
+                bytes <= TOGETHER
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            let values: Vec<Tensor> = now.iter().map(Param::get).collect();
+            for (param, packed) in now.iter().zip(pack_all(&values, floats)) {
+                param.set(packed);
             }
+            rest = later;
         }
     }
 }

@@ -3,13 +3,15 @@
 use crate::CacheStep;
 use puyu_tensor::Tensor;
 
-/// How matmuls with block-format weights run.
+/// What activations are when weights are multiplied with them; they are rounded once per producer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compute {
-    /// F32 activations times decoded weights.
+    /// F32, whatever the weights are.
     #[default]
     Exact,
-    /// Activations rounded to int8 once per producer.
+    /// Int8 for weights of block formats, F32 for others.
+    Auto,
+    /// Int8 for weights of block formats, BF16 for weights of BF16.
     Fast,
 }
 
@@ -28,7 +30,7 @@ pub struct Ctx<'a> {
     pub cache: Option<CacheStep<'a>>,
     /// Rows whose logits are wanted, `[R]`; all when `None`.
     pub logit_rows: Option<Tensor>,
-    /// How block-format weights are multiplied.
+    /// How weights are multiplied.
     pub compute: Compute,
     /// Whether layers add their adapters; without, the model is the one that was adapted.
     pub adapters: bool,

@@ -22,23 +22,22 @@ impl Linear {
     }
 }
 
-/// The outputs of layers that share an input, which is rounded at most once; adapters take it as it is.
+/// The outputs of layers that share an input, which is rounded once if their weights want the same of it;
+/// adapters take it as it is.
 pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [Tensor; N] {
     let weights = layers.map(|layer| layer.weight.get());
     let learns = x.requires_grad() || weights.iter().any(Tensor::requires_grad);
-    let fast = |w: &Tensor| {
-        ctx.compute == Compute::Fast && w.dtype().has_integer_codes() && !x.requires_grad()
-    };
-    let products = if !learns && weights.iter().all(fast) {
-        x.round_rows(DType::I8Row).project(weights.each_ref())
+    let round = |w: &Tensor| rounding(w, ctx).filter(|_| !learns);
+    let first = round(&weights[0]);
+    let products = if first.is_some() && weights.iter().all(|w| round(w) == first) {
+        x.project(weights.each_ref(), first)
     } else {
-        let mut rounded = None;
-        weights.map(|w| match fast(&w) {
-            true => {
-                let x = rounded.get_or_insert_with(|| x.round_rows(DType::I8Row));
-                x.matmul_transposed(&w)
+        weights.map(|w| match round(&w) {
+            None => x.matmul_transposed(&w),
+            round => {
+                let [y] = x.project([&w], round);
+                y
             }
-            false => x.matmul_transposed(&w),
         })
     };
     let mut layers = layers.into_iter();
@@ -52,6 +51,15 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
         }
         y
     })
+}
+
+/// What the input of `weight` is rounded to, if anything.
+fn rounding(weight: &Tensor, ctx: &Ctx) -> Option<DType> {
+    match (ctx.compute, weight.dtype()) {
+        (Compute::Auto | Compute::Fast, dtype) if dtype.has_integer_codes() => Some(DType::I8Row),
+        (Compute::Fast, DType::BF16) => Some(DType::BF16),
+        _ => None,
+    }
 }
 
 /// Root mean square normalization.

@@ -105,7 +105,7 @@ impl DType {
             Self::Q6K => 210,
             Self::Nf4 => 36,
             Self::Nf4Dq => 33,
-            Self::I8Row => 40,
+            Self::I8Row => 48,
         }
     }
 

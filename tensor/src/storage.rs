@@ -179,6 +179,21 @@ impl Owned {
         Self { block: Block::fresh(class), len }
     }
 
+    /// `len` bytes, zeros, in pages of the largest size that the system gives: what is read as a whole again
+    /// and again is then found with fewer looks at page tables, up to a third faster. A page is there as a whole
+    /// once it is touched, so it is not for memory that may stay empty.
+    pub(crate) fn large_pages(len: usize) -> Self {
+        let class = len.div_ceil(LINE).max(1);
+        FREE.lock().unwrap_or_else(|e| e.into_inner()).take(class, false);
+        let block = Block::fresh(class);
+        #[cfg(target_os = "linux")]
+        if let Block::Mapped(map) = &block {
+            // Where it is refused, pages are small, and all else is the same.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Self { block, len }
+    }
+
     /// Where the aligned bytes are.
     fn range(&self) -> Range<usize> {
         let address = self.block.bytes().as_ptr().addr();

@@ -24,8 +24,8 @@ pub struct ModelArgs {
     /// Threads [default: all cores]
     #[arg(short, long, env = "PUYU_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// How block-format weights are multiplied: f32 activations, or rounded to int8
-    #[arg(long, value_enum, default_value_t = ComputeArg::Fast, env = "PUYU_COMPUTE")]
+    /// How weights are multiplied: with f32 activations, or rounded ones
+    #[arg(long, value_enum, default_value_t = ComputeArg::Auto, env = "PUYU_COMPUTE")]
     pub compute: ComputeArg,
     /// Element type of the KV cache: f32, f16 or bf16 [default: f16; f32 with --compute exact]
     #[arg(long, visible_aliases = ["cache-type-k", "cache-type-v"], value_parser = dtype, env = "PUYU_CACHE_TYPE")]
@@ -43,8 +43,20 @@ pub struct ModelArgs {
 pub enum ComputeArg {
     /// F32 activations times decoded weights
     Exact,
-    /// Activations rounded to int8 for block-format weights
+    /// Activations rounded to int8 for weights of block formats, f32 for others
+    Auto,
+    /// As auto, and floats rounded to bf16 where the CPU multiplies such (AVX-512 BF16)
     Fast,
+}
+
+impl From<ComputeArg> for Compute {
+    fn from(arg: ComputeArg) -> Self {
+        match arg {
+            ComputeArg::Exact => Self::Exact,
+            ComputeArg::Auto => Self::Auto,
+            ComputeArg::Fast => Self::Fast,
+        }
+    }
 }
 
 /// A dtype by its name.
@@ -102,7 +114,7 @@ impl ModelArgs {
         let options = LoadOptions {
             mmap: !self.no_mmap,
             weights: self.weights,
-            compute: if exact { Compute::Exact } else { Compute::Fast },
+            compute: self.compute.into(),
             cache: one_type(&self.cache_type, if exact { DType::F32 } else { DType::F16 })?,
         };
         let bar = output::bar("loading", 0, "tensors");

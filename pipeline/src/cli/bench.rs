@@ -6,7 +6,6 @@ use crate::engine::{Crowd, Engine, LoadOptions, Session};
 use crate::hub;
 use crate::plan::Parameters;
 use clap::{Args, ValueEnum};
-use puyu_nn::Compute;
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
 use puyu_tensor::{DType, Result, trace_reset, trace_sums};
 use serde_json::{Value, json};
@@ -36,8 +35,8 @@ pub struct BenchArgs {
     /// Repetitions
     #[arg(short, long, default_value_t = 5)]
     repetitions: usize,
-    /// How block-format weights are multiplied
-    #[arg(long, value_enum, default_value_t = ComputeArg::Fast)]
+    /// How weights are multiplied
+    #[arg(long, value_enum, default_value_t = ComputeArg::Auto)]
     compute: ComputeArg,
     /// Element type of the KV cache
     #[arg(long, default_value = "f16", value_parser = dtype)]
@@ -91,10 +90,8 @@ impl BenchArgs {
             output::print("| --- | ---: | ---: | ---: | ---: | ---: |\n")?;
         }
         for name in &self.model {
-            let exact = self.compute == ComputeArg::Exact;
-            let compute = if exact { Compute::Exact } else { Compute::Fast };
             let options = LoadOptions {
-                compute,
+                compute: self.compute.into(),
                 cache: one_type(&self.cache_type, DType::F16)?,
                 ..LoadOptions::default()
             };

@@ -7,6 +7,7 @@ use puyu_models::format::{self, OpenOptions};
 use puyu_models::tokenizer::Tokenizer;
 use puyu_models::{Config, Model};
 use puyu_nn::{Adapter, Compute};
+use puyu_tensor::cpu::simd::Isa;
 use puyu_tensor::{Context, DType, Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,8 @@ pub struct LoadOptions {
     pub mmap: bool,
     /// Cast the matrices to this type at load.
     pub weights: Option<DType>,
-    /// How block-format weights are multiplied.
+    /// How weights are multiplied; with [`Compute::Fast`] matrices of floats are rounded to BF16 at load, if
+    /// this CPU has products of such and `weights` says nothing else.
     pub compute: Compute,
     /// Element type of the KV cache.
     pub cache: DType,
@@ -25,7 +27,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { mmap: true, weights: None, compute: Compute::Fast, cache: DType::F16 }
+        Self { mmap: true, weights: None, compute: Compute::Auto, cache: DType::F16 }
     }
 }
 
@@ -113,7 +115,8 @@ impl Engine {
             None => e,
         })?;
         let weight_bytes = loaded.params.iter().map(|p| p.get().spec().bytes()).sum();
-        loaded.pack();
+        let dots = options.compute == Compute::Fast && Isa::detect().dots();
+        loaded.pack(Some(DType::BF16).filter(|_| dots && options.weights.is_none()));
         Ok(Self {
             path: path.into(),
             weight_bytes,

@@ -16,7 +16,7 @@ use std::ops::Range;
 pub const BLOCK: usize = 64;
 
 /// Keys of a span: what a decode over a long context may give to different threads.
-const SPAN: usize = 512;
+pub(crate) const SPAN: usize = 512;
 
 /// One query row: its values, and how many keys it sees (at least one).
 pub(crate) struct Query<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Query<'a> {
 }
 
 /// The softmax so far of query rows: maximum, sum of exponentials, and weighted values.
-struct States {
+pub(crate) struct States {
     max: Vec<f32>,
     sum: Vec<f32>,
     /// `[row][width]`
@@ -55,17 +55,13 @@ impl States {
         }
     }
 
-    /// Adds the state of a later span to a row, and empties that one.
+    /// Adds the state of a later span to a row.
     fn merge(&mut self, row: usize, later: &mut Self) {
         let max = self.max[row].max(later.max[row]);
         self.raise(row, max);
         later.raise(row, max);
         self.sum[row] += later.sum[row];
-        for (o, l) in self.out(row).iter_mut().zip(later.out(row)) {
-            *o += *l;
-            *l = 0.0;
-        }
-        (later.max[row], later.sum[row]) = (f32::NEG_INFINITY, 0.0);
+        self.out(row).iter_mut().zip(later.out(row)).for_each(|(o, l)| *o += *l);
     }
 }
 
@@ -73,36 +69,58 @@ versions! {
     /// Turns the first `keys` scores of a block into exp(score - m) and the others into 0, m being
     /// the larger of `max` and all scores; returns m and the sum, added up in 16 lanes.
     fn exponentials(scores: &mut [f32; BLOCK], keys: usize, max: f32) -> (f32, f32) {
+        scores[keys..].fill(f32::NEG_INFINITY);
         let mut most = [max; LANES];
-        for (i, s) in scores.iter_mut().enumerate() {
-            *s = if i < keys { *s } else { f32::NEG_INFINITY };
-        }
-        for s in scores.chunks_exact(LANES) {
+        for s in scores.as_chunks::<LANES>().0 {
             for (m, &s) in most.iter_mut().zip(s) {
                 *m = if s > *m { s } else { *m };
             }
         }
-        let max = most.into_iter().fold(max, f32::max);
+        let max = halved(most, |a, b| if b > a { b } else { a });
+        scores.iter_mut().for_each(|s| *s = exp(*s - max));
+        scores[keys..].fill(0.0);
         let mut sums = [0.0; LANES];
-        for (c, s) in scores.chunks_exact_mut(LANES).enumerate() {
-            for (i, (sum, s)) in sums.iter_mut().zip(s).enumerate() {
-                let e = exp(*s - max);
-                *s = if c * LANES + i < keys { e } else { 0.0 };
-                *sum += *s;
-            }
+        for s in scores.as_chunks::<LANES>().0 {
+            sums.iter_mut().zip(s).for_each(|(sum, s)| *sum += s);
         }
-        (max, sums.into_iter().sum())
+        (max, halved(sums, |a, b| a + b))
     }
 }
 
-/// Adds `a [rows][K] · panels`, K rows of `b` that are `b_step` apart, to `y`; columns and rows of `y`
-/// are whole panels and tiles.
-fn multiply_add(a: &[f32], a_row: usize, b: &[f32], [k, b_step]: [usize; 2], y: &mut [f32]) {
+/// All lanes in one by `f`, each half with the other, so that few steps wait for each other.
+#[inline(always)]
+fn halved(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = LANES;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lanes[i] = f(lanes[i], lanes[i + n]);
+        }
+    }
+    lanes[0]
+}
+
+/// A matrix of floats in memory: rows of `step` elements, a multiple of 16.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    dtype: DType,
+    bytes: &'a [u8],
+    step: usize,
+}
+
+impl<'a> Matrix<'a> {
+    fn floats(data: &'a [f32], step: usize) -> Self {
+        Self { dtype: DType::F32, bytes: bytemuck::cast_slice(data), step }
+    }
+}
+
+/// Adds `a [rows][K] · b`, K rows of `b`, to `y`, whose rows are as long as those of `b`, at most a tile.
+fn multiply_add(a: &[f32], a_row: usize, b: Matrix, k: usize, y: &mut [f32]) {
     let isa = Isa::detect();
-    let y_row = b_step;
+    let y_row = b.step;
     for column in (0..y_row).step_by(LANES) {
-        let bytes = bytemuck::cast_slice(&b[column..]);
-        let panel = Panel { dtype: DType::F32, bytes, k, step: b_step };
+        let bytes = &b.bytes[b.dtype.bytes(column)..];
+        let panel = Panel { dtype: b.dtype, bytes, k, step: b.step, dots: false };
         let mut sums = [[0.0; LANES]; TILE];
         let rows = y.len() / y_row;
         for (sums, y) in sums.iter_mut().zip(y.chunks_exact(y_row)) {
@@ -115,44 +133,92 @@ fn multiply_add(a: &[f32], a_row: usize, b: &[f32], [k, b_step]: [usize; 2], y: 
     }
 }
 
+/// Where keys and values come from, in blocks of 64 tokens.
+pub(crate) trait Blocks {
+    /// Fills `k [D][64]` and `v [64][D]` with block `index`.
+    fn fill(&self, index: usize, k: &mut [f32], v: &mut [f32]);
+
+    /// The same as it lies in memory, if that is F32 or F16.
+    fn in_place(&self, _: usize) -> Option<(DType, [&[u8]; 2])> {
+        None
+    }
+}
+
+impl<F: Fn(usize, &mut [f32], &mut [f32])> Blocks for F {
+    fn fill(&self, index: usize, k: &mut [f32], v: &mut [f32]) {
+        self(index, k, v);
+    }
+}
+
 thread_local! {
     /// A thread's room for a block of keys and one of values.
     static BLOCKS: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
-/// Attention of `queries` over blocks given by `block(index, k, v)`, which fills `k [D][64]` and
-/// `v [64][D]`. `y(row, out, logsumexp)` receives each row's result.
+/// Attention of `queries`. `y(row, out, logsumexp)` receives each row's result.
 pub(crate) fn attend(
     queries: &[Query],
     scale: f32,
-    mut block: impl FnMut(usize, &mut [f32], &mut [f32]),
-    mut y: impl FnMut(usize, &[f32], f32),
+    blocks: &impl Blocks,
+    y: impl FnMut(usize, &[f32], f32),
 ) {
-    let Some(d) = queries.first().map(|q| q.q.len()) else { return };
     let keys = queries.iter().map(|q| q.sees).max().unwrap_or(0);
+    let all = (0..keys.div_ceil(SPAN)).map(|index| span(queries, scale, index, blocks));
+    finish(queries, all, y);
+}
+
+/// The states of `queries` over span `index` alone.
+pub(crate) fn span(queries: &[Query], scale: f32, index: usize, blocks: &impl Blocks) -> States {
+    let d = queries.first().map_or(0, |q| q.q.len());
+    let keys = queries.iter().map(|q| q.sees).max().unwrap_or(0).min((index + 1) * SPAN);
     let width = d.next_multiple_of(LANES);
+    let mut states = States::new(queries.len(), width);
     // Every block fills them; what is in them before does not matter.
     let [mut k, mut v] = BLOCKS.take();
     k.resize(d * BLOCK, 0.0);
     v.resize(d * BLOCK, 0.0);
     let mut padded = vec![0.0; if width == d { 0 } else { width * BLOCK }];
-    let q: Vec<f32> = queries.iter().flat_map(|q| q.q.iter().map(|v| v * scale)).collect();
-    let mut whole = States::new(queries.len(), width);
-    let mut span = States::new(queries.len(), width);
-    for start in (0..keys).step_by(BLOCK) {
-        block(start / BLOCK, &mut k, &mut v);
-        for (to, from) in padded.chunks_exact_mut(width).zip(v.chunks_exact(d)) {
-            to[..d].copy_from_slice(from);
-        }
-        let v = if width == d { &v } else { &padded };
+    let mut q = vec![0.0; queries.len() * d];
+    for (to, from) in q.chunks_exact_mut(d.max(1)).zip(queries) {
+        to.iter_mut().zip(from.q).for_each(|(to, v)| *to = v * scale);
+    }
+    for start in (index * SPAN..keys).step_by(BLOCK) {
+        // A tile reads a block once, so that decoding it first would be more work.
+        let once = queries.len() <= TILE && width == d;
+        let found = if once { blocks.in_place(start / BLOCK) } else { None };
+        let [k, v] = match found {
+            Some((dtype, [k, v])) => {
+                [(k, BLOCK), (v, width)].map(|(bytes, step)| Matrix { dtype, bytes, step })
+            }
+            None => {
+                blocks.fill(start / BLOCK, &mut k, &mut v);
+                for (to, from) in padded.chunks_exact_mut(width).zip(v.chunks_exact(d)) {
+                    to[..d].copy_from_slice(from);
+                }
+                let v = if width == d { &v } else { &padded };
+                [Matrix::floats(&k, BLOCK), Matrix::floats(v, width)]
+            }
+        };
         for first in (0..queries.len()).step_by(TILE) {
             let rows = first..(first + TILE).min(queries.len());
-            add_block(&queries[rows.clone()], rows, start, [&q[first * d..], &k, v], &mut span);
+            add_block(&queries[rows.clone()], rows, start, &q[first * d..], [k, v], &mut states);
         }
-        if (start + BLOCK).is_multiple_of(SPAN) || start + BLOCK >= keys {
-            for row in (0..queries.len()).filter(|&row| queries[row].sees > start / SPAN * SPAN) {
-                whole.merge(row, &mut span);
-            }
+    }
+    BLOCKS.set([k, v]);
+    states
+}
+
+/// Merges the states of all spans, in ascending order, and gives `y(row, out, logsumexp)` for each row.
+pub(crate) fn finish(
+    queries: &[Query],
+    spans: impl Iterator<Item = States>,
+    mut y: impl FnMut(usize, &[f32], f32),
+) {
+    let d = queries.first().map_or(0, |q| q.q.len());
+    let mut whole = States::new(queries.len(), d.next_multiple_of(LANES));
+    for (index, mut span) in spans.enumerate() {
+        for row in (0..queries.len()).filter(|&row| queries[row].sees > index * SPAN) {
+            whole.merge(row, &mut span);
         }
     }
     for row in 0..queries.len() {
@@ -161,16 +227,16 @@ pub(crate) fn attend(
         out.iter_mut().for_each(|o| *o *= 1.0 / sum);
         y(row, out, max + sum.ln());
     }
-    BLOCKS.set([k, v]);
 }
 
 /// Adds the block of keys from `start` on to at most [`TILE`] rows of `span`: `q` from the first of
-/// them on, `k [D][64]`, `v [64][width]`.
+/// them on `[rows][D]`, `k [D][64]`, `v [64][width]`.
 fn add_block(
     queries: &[Query],
     rows: Range<usize>,
     start: usize,
-    [q, k, v]: [&[f32]; 3],
+    q: &[f32],
+    [k, v]: [Matrix; 2],
     span: &mut States,
 ) {
     let sees = |q: &Query| q.sees.saturating_sub(start).min(BLOCK);
@@ -178,10 +244,10 @@ fn add_block(
     if most == 0 {
         return;
     }
-    let d = k.len() / BLOCK;
+    let d = queries[0].q.len();
     let mut scores = [[0.0; BLOCK]; TILE];
     let scores = &mut scores[..rows.len()];
-    multiply_add(q, d, k, [d, BLOCK], scores.as_flattened_mut());
+    multiply_add(q, d, k, d, scores.as_flattened_mut());
     for ((row, scores), query) in rows.clone().zip(&mut *scores).zip(queries) {
         if query.sees > start {
             let (max, sum) = exponentials(scores, sees(query), span.max[row]);
@@ -193,5 +259,5 @@ fn add_block(
     }
     let width = span.width;
     let out = &mut span.out[rows.start * width..rows.end * width];
-    multiply_add(scores.as_flattened(), BLOCK, v, [most, width], out);
+    multiply_add(scores.as_flattened(), BLOCK, v, most, out);
 }

@@ -65,10 +65,12 @@ unsafe fn product(
             row: left.1,
             step: left.2,
             panels: &panels[first * k..][..width.next_multiple_of(LANES) * k],
+            stride: k * LANES,
             k,
             rows,
             width,
             fresh,
+            dots: false,
         };
         // SAFETY: the caller's promise.
         unsafe { isa.strip(&strip, y, at + first, y_row) };

@@ -6,7 +6,7 @@
 //! pass by.
 
 use crate::cpu::gemm_f32::Pack;
-use crate::cpu::panel::{LANES, Weight};
+use crate::cpu::panel::{LANES, Weight, decode_floats};
 use crate::cpu::simd::{Isa, Panel};
 use crate::{DType, quant};
 use std::ops::Range;
@@ -24,6 +24,8 @@ pub(super) struct Columns<'a> {
     pub n_step: usize,
     pub k: usize,
     pub n: usize,
+    /// As [`Panel::dots`].
+    pub dots: bool,
 }
 
 /// Memory that a job reuses for all its panels.
@@ -36,6 +38,7 @@ pub(super) struct Scratch {
 /// Panels ready for a kernel.
 pub(super) struct Panels<'s> {
     dtype: DType,
+    dots: bool,
     bytes: &'s [u8],
     /// Bytes from a panel to the next, from which one to start, and how many to take.
     stride: usize,
@@ -58,7 +61,7 @@ impl Panels<'_> {
     pub fn get(&self, i: usize) -> Panel<'_> {
         let bytes = &self.bytes[i * self.stride + self.from..][..self.len];
         let k = self.len / (LANES * self.dtype.block_bytes());
-        Panel { dtype: self.dtype, bytes, k, step: LANES }
+        Panel { dtype: self.dtype, bytes, k, step: LANES, dots: self.dots }
     }
 }
 
@@ -66,6 +69,16 @@ impl Pack for Columns<'_> {
     fn pack(&self, _: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
         let panels = columns.start / LANES..columns.end.div_ceil(LANES);
         self.unpack(panels, ks, &mut Vec::new(), out);
+    }
+
+    fn in_place(&self, ks: Range<usize>, columns: Range<usize>) -> Option<(&[f32], usize)> {
+        let panels = columns.start / LANES..columns.end.div_ceil(LANES);
+        if self.dtype != DType::F32 || !self.in_place(&panels) {
+            return None;
+        }
+        let (all, stride): (&[f32], _) = (bytemuck::cast_slice(self.bytes), self.k * LANES);
+        let last = (panels.end - 1) * stride;
+        Some((&all[panels.start * stride + ks.start * LANES..last + ks.end * LANES], stride))
     }
 }
 
@@ -104,6 +117,7 @@ impl Columns<'_> {
             let bytes = &self.bytes[panels.start * stride..panels.end * stride];
             return Panels {
                 dtype: self.dtype,
+                dots: self.dots,
                 bytes,
                 stride,
                 from: k.start * size,
@@ -113,7 +127,7 @@ impl Columns<'_> {
         let one = 4 * k.len() * LANES;
         self.unpack(panels, k, &mut scratch.bytes, &mut scratch.floats);
         let bytes = bytemuck::cast_slice(&scratch.floats);
-        Panels { dtype: DType::F32, bytes, stride: one, from: 0, len: one }
+        Panels { dtype: DType::F32, dots: self.dots, bytes, stride: one, from: 0, len: one }
     }
 
     /// The same as floats, whatever they were; `bytes` is memory to use.
@@ -136,7 +150,7 @@ impl Columns<'_> {
                 if self.dtype.is_block() {
                     self.isa.decode_panel(self.dtype, part, out);
                 } else {
-                    quant::decode_row(self.dtype, part, out);
+                    decode_floats(self.dtype, part, out);
                 }
             }
         } else if self.packed {
@@ -210,7 +224,7 @@ impl Columns<'_> {
             if self.dtype.is_block() {
                 self.isa.decode_panel(self.dtype, part, &mut decoded);
             } else {
-                quant::decode_row(self.dtype, part, &mut decoded);
+                decode_floats(self.dtype, part, &mut decoded);
             }
             let rows = k.clone().skip(group * LANES - k.start).take(LANES);
             for n in first.max(span.start)..(panels.end * LANES).min(self.n) {

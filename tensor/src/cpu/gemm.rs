@@ -18,8 +18,11 @@ const MAX_GROUP: usize = 16;
 /// Rows from which on decoded panels are copied for tiles of more rows.
 const MANY_ROWS: usize = 12;
 
-/// Jobs for each thread, so that a thread that is late delays little.
-const JOBS: usize = 8;
+/// Jobs for `m` rows, several for each thread, so that one that is late delays little. With few rows all time
+/// goes into reading weights, and memory is the faster the longer the pieces that are read at a time.
+fn jobs(m: usize) -> usize {
+    threads() * if m < MIN_ROWS { 3 } else { 8 }
+}
 
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
@@ -39,7 +42,8 @@ pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
     if m > 0 && n > 0 {
         let (left, k) = (Left::new(x, m), x.spec.last());
         let right = |_| Right::new(w, 0);
-        gemm_f32::multiply(Isa::detect(), &left, right, [1, m, k, n], 1, y.data(), true);
+        let isa = (Isa::detect(), false);
+        gemm_f32::multiply(isa, &left, right, [1, m, k, n], 1, y.data(), true);
     }
 }
 
@@ -48,18 +52,49 @@ pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
 /// # Panics
 /// If the blocks of `w` lie along neither dimension.
 pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
-    let wr = w.spec.rank();
-    let (k, n) = (w.spec.shape[wr - 2], w.spec.shape[wr - 1]);
-    let (k_step, n_step) = (w.spec.strides[wr - 2], w.spec.strides[wr - 1]);
-    let dtype = w.spec.dtype;
-    let whole = !dtype.is_block() || k_step == 1 || n_step == 1;
-    assert!(whole, "matmul: {} has its blocks along neither dimension", w.spec);
-    let packed = w.spec.packing == Packing::Panel16;
+    let along = w.spec.strides[w.spec.rank() - 2..].contains(&1);
+    assert!(
+        along || !w.spec.dtype.is_block(),
+        "matmul: {} has its blocks along neither dimension",
+        w.spec
+    );
     let rows = y.spec.rows();
     let y = y.data::<f32>();
     if let Some(w) = integers(x, w) {
         return rounded(isa, x, &mut [(w, y)]);
     }
+    match pairs(isa, x, w) {
+        Some([x, w]) => floats((isa, true), &x, &w, rows, y),
+        None => floats((isa, false), x, w, rows, y),
+    }
+}
+
+/// Both operands with pairs of BF16 along k as elements, if they are such and the CPU has their products.
+fn pairs<'a>(isa: Isa, x: &View<'a>, w: &View<'a>) -> Option<[View<'a>; 2]> {
+    let (x_k, w_k) = (x.spec.rank() - 1, w.spec.rank() - 2);
+    let halve = |v: &View<'a>, k: usize| {
+        let View { mut spec, bytes } = *v;
+        let even = (0..spec.rank()).all(|d| d == k || spec.strides[d].is_multiple_of(2));
+        let fits = spec.dtype == DType::BF16
+            && spec.strides[k] == 1
+            && spec.shape[k].is_multiple_of(2)
+            && even
+            && bytes.as_ptr().cast::<f32>().is_aligned();
+        spec.dtype = DType::F32;
+        spec.shape[k] /= 2;
+        let strides = spec.strides.iter_mut().enumerate().filter(|(d, _)| *d != k);
+        strides.for_each(|(_, stride)| *stride /= 2);
+        fits.then_some(View { spec, bytes })
+    };
+    if isa.dots() { Some([halve(x, x_k)?, halve(w, w_k)?]) } else { None }
+}
+
+/// The product of floats, or of what is decoded to floats, `rows` rows in all.
+fn floats((isa, dots): (Isa, bool), x: &View, w: &View, rows: usize, y: &mut [f32]) {
+    let wr = w.spec.rank();
+    let (k, n) = (w.spec.shape[wr - 2], w.spec.shape[wr - 1]);
+    let (k_step, n_step) = (w.spec.strides[wr - 2], w.spec.strides[wr - 1]);
+    let (dtype, packed) = (w.spec.dtype, w.spec.packing == Packing::Panel16);
     // Rows of x per product, and products.
     let m = if wr > 2 {
         y.len() / n.max(1) / w.spec.shape[..wr - 2].iter().product::<usize>().max(1)
@@ -73,20 +108,21 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
     let products = rows / m;
     if dtype == DType::F32 && !packed && m > 1 {
         let right = |p: usize| Right::new(w, p * k);
-        return gemm_f32::multiply(isa, &left, right, [products, m, k, n], 1, y, false);
+        let sizes = [products, m, k, n];
+        return gemm_f32::multiply((isa, dots), &left, right, sizes, 1, y, false);
     }
     let columns = |product: usize| {
         let start = dtype.bytes(w.spec.row_offset(product * k));
-        Columns { isa, dtype, packed, bytes: &w.bytes[start..], k_step, n_step, k, n }
+        Columns { isa, dtype, packed, bytes: &w.bytes[start..], k_step, n_step, k, n, dots }
     };
     if m >= MANY_ROWS && k_step == 1 {
         let (sizes, grain) = ([products, m, k, n], dtype.block_len().max(LANES));
-        return gemm_f32::multiply(isa, &left, columns, sizes, grain, y, false);
+        return gemm_f32::multiply((isa, dots), &left, columns, sizes, grain, y, false);
     }
     let out = SharedMut::new(y);
     let panels = n.div_ceil(LANES);
     let grain = columns(0).granularity();
-    let plan = Plan::new(JOBS * threads(), [products, panels, grain], [m, MIN_ROWS]);
+    let plan = Plan::new(jobs(m), [products, panels, grain], [m, MIN_ROWS]);
     par(plan.jobs(), |job| {
         let (product, panels, rows) = plan.job(job);
         let columns = columns(product);
@@ -180,18 +216,18 @@ fn rounded(isa: Isa, x: &View, all: &mut [(Weight, &mut [f32])]) {
     let rows: Cow<[u8]> = if dense { x.bytes.into() } else { gather(x, x_row).into() };
     let tall = (X_BYTES / x_row).next_multiple_of(TILE);
     let panels: usize = all.iter().map(|(w, _)| w.panels()).sum();
-    let mut jobs = 0;
+    let mut count = 0;
     let parts: Vec<(&Weight, SharedMut<f32>, Plan, usize)> = all
         .iter_mut()
         .map(|(w, y)| {
-            let share = (JOBS * threads() * w.panels()).div_ceil(panels.max(1));
+            let share = (jobs(m) * w.panels()).div_ceil(panels.max(1));
             let plan = Plan::new(share, [m.div_ceil(tall), w.panels(), 1], [tall.min(m), MIN_ROWS]);
-            let first = jobs;
-            jobs += plan.jobs();
+            let first = count;
+            count += plan.jobs();
             (&*w, SharedMut::new(y), plan, first)
         })
         .collect();
-    par(jobs, |job| {
+    par(count, |job| {
         let part = parts.iter().rfind(|(.., plan, first)| job >= *first && plan.jobs() > 0);
         let (w, out, plan, first) = part.expect("every job belongs to a weight");
         let (n, (part, panels, range)) = (w.rows, plan.job(job - first));

@@ -29,6 +29,11 @@ const WORTH_COPYING: usize = 8;
 pub(crate) trait Pack {
     /// Rows `ks` of `columns` as panels of 16, `[panel][k][16]`, with zeros beyond the last column.
     fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>);
+
+    /// The same where it lies, and how far panels are apart, if it already lies so.
+    fn in_place(&self, _: Range<usize>, _: Range<usize>) -> Option<(&[f32], usize)> {
+        None
+    }
 }
 
 /// A right operand of F32: element (k, n) lies at `k · k_step + n · n_step`.
@@ -46,9 +51,9 @@ thread_local! {
 
 /// `y = left · right`, or with `add` y + left · right, for `products` products of `[m, k]` by `[k, n]`;
 /// `right(product)` gives the right operand of each. It is packed from multiples of `grain` k on, which
-/// divides 256.
+/// divides 256. With `dots` the elements are pairs of BF16.
 pub(super) fn multiply<R: Pack>(
-    isa: Isa,
+    (isa, dots): (Isa, bool),
     left: &Left,
     right: impl Fn(usize) -> R + Sync,
     [products, m, k, n]: [usize; 4],
@@ -71,17 +76,25 @@ pub(super) fn multiply<R: Pack>(
             let block = left.block(isa, product, rows.clone(), ks.clone(), wide, block);
             for first in panels.clone().step_by(at_once) {
                 let some = first * LANES..((first + at_once).min(panels.end) * LANES).min(n);
-                right.pack(isa, ks.clone(), some.clone(), columns);
+                let (panels, stride) = match right.in_place(ks.clone(), some.clone()) {
+                    Some(found) => found,
+                    None => {
+                        right.pack(isa, ks.clone(), some.clone(), columns);
+                        (&columns[..], ks.len() * LANES)
+                    }
+                };
                 let strip = Strip {
                     left: block.data,
                     tile: block.tile,
                     row: block.row,
                     step: block.step,
-                    panels: columns,
+                    panels,
+                    stride,
                     k: ks.len(),
                     rows: rows.len(),
                     width: some.len(),
                     fresh: k0 == 0 && !add,
+                    dots,
                 };
                 // SAFETY: each job has its own rows and columns of `y`.
                 unsafe { isa.strip(&strip, &y, (product * m + rows.start) * n + some.start, n) };

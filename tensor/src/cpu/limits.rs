@@ -4,6 +4,7 @@
 
 use super::pool::{par, threads};
 use super::simd::{Isa, Kind, versions};
+use crate::storage::Owned;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -69,8 +70,9 @@ fn rate((one, operations): (Loop, usize)) -> f64 {
 /// Bytes per second that all threads read together.
 fn read_rate() -> f64 {
     const PIECE: usize = 1 << 17;
-    let data = vec![1u64; BYTES / size_of::<u64>()];
-    let pieces: Vec<&[u64]> = data.chunks(PIECE).collect();
+    let mut memory = Owned::large_pages(BYTES);
+    memory.bytes_mut().fill(1);
+    let pieces: Vec<&[u64]> = bytemuck::cast_slice(memory.bytes()).chunks(PIECE).collect();
     let time = || {
         let start = Instant::now();
         par(pieces.len(), |i| {
@@ -83,13 +85,7 @@ fn read_rate() -> f64 {
 
 versions! {
     fn sum(x: &[u64]) -> u64 {
-        let mut sums = [0u64; 32];
-        for x in x.chunks_exact(32) {
-            for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = sum.wrapping_add(*x);
-            }
-        }
-        sums.iter().fold(0, |a, b| a.wrapping_add(*b))
+        x.iter().fold(0, |a, b| a.wrapping_add(*b))
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Each output of a matmul is one chain of operations, so SIMD lanes are different outputs: 16 rows
 //! of the weight side by side. A panel holds 16 rows, block after block; inside a block every field
-//! is cut into units (a half, a dword of codes, a byte of scales) and the 16 rows' units lie next to
-//! each other. It is a permutation of bytes: same size, and `unpack` gives the file's bytes back.
-//! Rows beyond the last whole panel stay row after row at the end.
+//! is cut into units (a half, a dword of codes, a byte of scales, two BF16) and the 16 rows' units lie
+//! next to each other. It is a permutation of bytes: same size, and `unpack` gives the file's bytes
+//! back. Rows beyond the last whole panel stay row after row at the end.
 
-use crate::{DType, Packing, Spec};
+use crate::{DType, Packing, Spec, quant};
 use std::ops::Range;
 
 /// Rows in a panel: the f32 lanes of AVX-512.
@@ -39,7 +39,9 @@ fn fields(dtype: DType) -> &'static [Field] {
     const NF4_DQ: &[Field] = &[field(0, 1, 1), field(1, 8, 4)];
     match dtype {
         DType::F32 | DType::U32 => PLAIN4,
-        DType::F16 | DType::BF16 => PLAIN2,
+        DType::F16 => PLAIN2,
+        // Pairs, as dot products take them.
+        DType::BF16 => PLAIN4,
         DType::Q8_0 => Q8_0,
         DType::Q4_0 => Q4_0,
         DType::Q4_1 => Q4_1,
@@ -52,6 +54,15 @@ fn fields(dtype: DType) -> &'static [Field] {
         DType::Nf4Dq => NF4_DQ,
         DType::I8Row => panic!("activations are never packed"),
     }
+}
+
+/// Bytes of a row that are interleaved together, and their fields: whole blocks, and of BF16 whole pairs;
+/// a last element without a neighbour lies alone.
+fn pieces(dtype: DType, len: usize) -> impl Iterator<Item = (usize, &'static [Field])> {
+    let block = if dtype == DType::BF16 { 4 } else { dtype.block_bytes() };
+    let whole = len / block * block;
+    let single = (len > whole).then(|| (whole, fields(DType::F16)));
+    (0..whole).step_by(block).map(move |at| (at, fields(dtype))).chain(single)
 }
 
 /// The 16 units of `size` bytes at the same place of a block of every row.
@@ -77,9 +88,8 @@ pub fn pack_panel(dtype: DType, rows: &[&[u8]], out: &mut [u8]) {
         rows.len(),
         out.len()
     );
-    let block = dtype.block_bytes();
-    for start in (0..len).step_by(block) {
-        for f in fields(dtype) {
+    for (start, fields) in pieces(dtype, len) {
+        for f in fields {
             for u in 0..f.units {
                 let from = start + f.at + u * f.size;
                 let to = &mut out[start * LANES + (f.at + u * f.size) * LANES..][..f.size * LANES];
@@ -100,15 +110,36 @@ pub fn pack_panel(dtype: DType, rows: &[&[u8]], out: &mut [u8]) {
 #[track_caller]
 pub fn unpack_row(dtype: DType, panel: &[u8], lane: usize, row: &mut [u8]) {
     assert!(panel.len() == LANES * row.len() && lane < LANES, "unpack_row: lengths differ");
-    let block = dtype.block_bytes();
-    for start in (0..row.len()).step_by(block) {
-        for f in fields(dtype) {
+    for (start, fields) in pieces(dtype, row.len()) {
+        for f in fields {
             for at in (start + f.at..).step_by(f.size).take(f.units) {
                 row[at..at + f.size]
                     .copy_from_slice(&panel[at * LANES + lane * f.size..][..f.size]);
             }
         }
     }
+}
+
+/// The 16 elements for each k of a panel of floats, as floats.
+///
+/// # Panics
+/// If `out` has another number of elements, or `dtype` is no float.
+#[track_caller]
+pub fn decode_floats(dtype: DType, panel: &[u8], out: &mut [f32]) {
+    if dtype != DType::BF16 {
+        return quant::decode_row(dtype, panel, out);
+    }
+    assert!(panel.len() == 2 * out.len() && out.len().is_multiple_of(LANES), "decode_floats");
+    let (pairs, single) = panel.as_chunks::<{ 4 * LANES }>();
+    let (out, last) = out.split_at_mut(2 * LANES * pairs.len());
+    for (pairs, out) in pairs.iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
+        let (even, odd) = out.split_at_mut(LANES);
+        for ((pair, even), odd) in pairs.as_chunks::<4>().0.iter().zip(even).zip(odd) {
+            let pair = u32::from_le_bytes(*pair);
+            (*even, *odd) = (f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000));
+        }
+    }
+    quant::decode_row(dtype, single, last);
 }
 
 /// A matrix of weights as it lies in memory: `rows` rows of `len` elements.

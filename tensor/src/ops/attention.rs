@@ -128,7 +128,7 @@ impl Op for Attention {
                     }
                     transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
                 };
-                attend(&queries, self.scale, block, |row, o, log_sum| {
+                attend(&queries, self.scale, &block, |row, o, log_sum| {
                     let (t, head) = rows[row];
                     let at = t * h + head;
                     // SAFETY: each job writes the rows of its own tokens and heads.

@@ -1,6 +1,7 @@
 //! Functions of two values, elementwise with NumPy's broadcasting.
 
 use crate::cpu::pool::par_rows;
+use crate::cpu::simd::versions;
 use crate::kernels::{Bind, Kernels, Param, grid, strided};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
@@ -51,6 +52,14 @@ impl Binary {
     }
 }
 
+versions! {
+    fn dense(op: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = op.eval(a, b);
+        }
+    }
+}
+
 impl Op for Binary {
     fn name(&self) -> &'static str {
         match self {
@@ -81,9 +90,7 @@ impl Op for Binary {
             for (r, y) in y.chunks_exact_mut(n.max(1)).enumerate() {
                 let (a, b) = (&a[sa.row_offset(first + r)..], &b[sb.row_offset(first + r)..]);
                 if ta == 1 && tb == 1 {
-                    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                        *y = self.eval(a, b);
-                    }
+                    dense(*self, a, b, y);
                 } else {
                     for (i, y) in y.iter_mut().enumerate() {
                         *y = self.eval(a[i * ta], b[i * tb]);

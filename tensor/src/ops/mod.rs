@@ -47,7 +47,7 @@ pub use gather::Gather;
 pub use kv_write::{KvWrite, kv_write};
 pub use linear_cross_entropy::LinearCrossEntropy;
 pub use matmul::{Matmul, MatmulAdd, MatmulTransposed};
-pub use pack::Pack;
+pub use pack::{Pack, pack_all};
 pub use paged_attention::{PagedAttention, Pages};
 pub use project::Project;
 pub use reduce::{Max, Sum};

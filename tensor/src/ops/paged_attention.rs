@@ -6,8 +6,8 @@
 //! query's base; `key_rope` says so.
 
 use super::rope::{Rope, angles};
-use crate::cpu::attention::{BLOCK, Query, attend};
-use crate::cpu::pool::{SharedMut, par};
+use crate::cpu::attention::{BLOCK, Blocks, Query, SPAN, States, attend, finish, span};
+use crate::cpu::pool::{SharedMut, par, par_each, threads};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1, quant};
 
@@ -29,6 +29,18 @@ pub(super) const ENTRY: Entry = Entry {
             ];
             Case::new(PagedAttention { scale: 0.3, key_rope }, x)
         };
+        // Tokens so far into a sequence that its spans of keys are worked on apart.
+        let far = (600 + a % 40) as u32;
+        let blocks = (0..22).map(|i| (7 * i + 3) % 11);
+        let long = [
+            Arg::f32([3, g * 2, d]),
+            Arg::of([11, g, d, BLOCK], DType::F16),
+            Arg::of([11, g, BLOCK, d], DType::F16),
+            Arg { spec: Spec::new([2, 11], DType::U32), ..Arg::exact(blocks) },
+            Arg::exact([0, 2, 3]),
+            Arg::exact([far, 513]),
+            Arg::exact([far - 1, far, 513]),
+        ];
         use super::rope::Scaling::Dynamic;
         let scaling = Dynamic { factor: 1.0, max_positions: 100 };
         vec![
@@ -36,6 +48,7 @@ pub(super) const ENTRY: Entry = Entry {
             case(DType::F16, None),
             case(DType::BF16, None),
             case(DType::F32, Some(Rope { base: 1e4, scaling })),
+            Case::new(PagedAttention { scale: 0.3, key_rope: None }, long),
         ]
     },
     bad: || {
@@ -63,6 +76,9 @@ pub struct PagedAttention {
 
 /// Query tokens that one job handles.
 const TILE: usize = 32;
+
+/// Jobs for each thread from which on a job's spans stay together.
+const JOBS: usize = 4;
 
 struct Job {
     sequence: usize,
@@ -129,34 +145,53 @@ impl Op for PagedAttention {
         let blocks_per_sequence = x[3].spec.shape[1];
         let jobs = self.jobs(ends, rope_lengths, groups);
         let out = SharedMut::new(y[0].data::<f32>());
-        par(jobs.len(), |job| {
-            let Job { sequence, tokens, group } = &jobs[job];
-            let end = ends[sequence + 1] as usize;
-            let length = lengths[*sequence] as usize;
-            let rows: Vec<_> = tokens
-                .clone()
-                .flat_map(|t| (group * repeat..(group + 1) * repeat).map(move |head| (t, head)))
-                .collect();
-            let query = |&(t, head): &(usize, usize)| Query {
-                q: &q[(t * h + head) * d..][..d],
-                sees: length - (end - 1 - t),
-            };
-            let queries: Vec<_> = rows.iter().map(query).collect();
-            let rope = self.key_rope.map(|r| r.frequencies(d, rope_lengths[tokens.start]));
-            let block = |b: usize, k: &mut [f32], v: &mut [f32]| {
-                let id = table[sequence * blocks_per_sequence + b] as usize;
-                decode(&x[1], id * groups + group, k);
-                decode(&x[2], id * groups + group, v);
-                if let Some(frequencies) = &rope {
-                    rotate_block(k, frequencies, (b * BLOCK) as u32);
-                }
-            };
-            attend(&queries, self.scale, block, |row, o, _| {
-                let at = (rows[row].0 * h + rows[row].1) * d;
-                // SAFETY: each job writes the rows of its own tokens and heads.
-                unsafe { out.slice(at..at + d) }.copy_from_slice(o);
+        let rows = |job: &Job| -> Vec<(usize, usize)> {
+            let heads = job.group * repeat..(job.group + 1) * repeat;
+            job.tokens.clone().flat_map(|t| heads.clone().map(move |head| (t, head))).collect()
+        };
+        let sees = |job: &Job, t: usize| {
+            lengths[job.sequence] as usize - (ends[job.sequence + 1] as usize - 1 - t)
+        };
+        let queries = |job: &Job, rows: &[(usize, usize)]| -> Vec<Query> {
+            let q = |&(t, head): &(usize, usize)| &q[(t * h + head) * d..][..d];
+            rows.iter().map(|row| Query { q: q(row), sees: sees(job, row.0) }).collect()
+        };
+        let cached = |job: &Job| Cached {
+            k: x[1],
+            v: x[2],
+            table: &table[job.sequence * blocks_per_sequence..][..blocks_per_sequence],
+            group: job.group,
+            frequencies: self.key_rope.map(|r| r.frequencies(d, rope_lengths[job.tokens.start])),
+        };
+        let write = |rows: &[(usize, usize)], row: usize, o: &[f32]| {
+            let at = (rows[row].0 * h + rows[row].1) * d;
+            // SAFETY: each job writes the rows of its own tokens and heads.
+            unsafe { out.slice(at..at + d) }.copy_from_slice(o);
+        };
+        // A few tokens far into their sequences: each span of keys is a piece of work of its own.
+        let spans = |job: &Job| sees(job, job.tokens.end - 1).div_ceil(SPAN);
+        let pieces: Vec<(usize, usize)> = (jobs.iter().enumerate())
+            .flat_map(|(i, job)| (0..spans(job)).map(move |span| (i, span)))
+            .collect();
+        if jobs.len() >= JOBS * threads() || pieces.len() == jobs.len() {
+            return par(jobs.len(), |i| {
+                let rows = rows(&jobs[i]);
+                let queries = queries(&jobs[i], &rows);
+                let y = |row: usize, o: &[f32], _| write(&rows, row, o);
+                attend(&queries, self.scale, &cached(&jobs[i]), y);
             });
+        }
+        let mut states: Vec<Option<States>> = pieces.iter().map(|_| None).collect();
+        par_each(pieces.iter().zip(&mut states), |((i, index), state)| {
+            let queries = queries(&jobs[*i], &rows(&jobs[*i]));
+            *state = Some(span(&queries, self.scale, *index, &cached(&jobs[*i])));
         });
+        let mut states = states.into_iter().flatten();
+        for job in &jobs {
+            let rows = rows(job);
+            let all = states.by_ref().take(spans(job));
+            finish(&queries(job, &rows), all, |row, o, _| write(&rows, row, o));
+        }
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let [_, h, d] = *x[0].spec.shape else { return Work::default() };
@@ -173,6 +208,39 @@ impl Op for PagedAttention {
     }
     fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![None; 7])
+    }
+}
+
+/// A sequence's keys and values of one head.
+struct Cached<'a> {
+    k: View<'a>,
+    v: View<'a>,
+    /// Block ids.
+    table: &'a [u32],
+    group: usize,
+    /// Of keys that are rotated as they are read.
+    frequencies: Option<Vec<f32>>,
+}
+
+impl Blocks for Cached<'_> {
+    fn fill(&self, index: usize, k: &mut [f32], v: &mut [f32]) {
+        let at = self.table[index] as usize * self.k.spec.shape[1] + self.group;
+        decode(&self.k, at, k);
+        decode(&self.v, at, v);
+        if let Some(frequencies) = &self.frequencies {
+            rotate_block(k, frequencies, (index * BLOCK) as u32);
+        }
+    }
+
+    fn in_place(&self, index: usize) -> Option<(DType, [&[u8]; 2])> {
+        let dtype = self.k.spec.dtype;
+        let readable = matches!(dtype, DType::F32 | DType::F16) && self.v.spec.dtype == dtype;
+        if !readable || self.frequencies.is_some() {
+            return None;
+        }
+        let at = self.table[index] as usize * self.k.spec.shape[1] + self.group;
+        let bytes = dtype.bytes(BLOCK * self.v.spec.last());
+        Some((dtype, [self.k, self.v].map(|view| &view.bytes[at * bytes..(at + 1) * bytes])))
     }
 }
 

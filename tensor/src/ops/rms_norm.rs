@@ -58,6 +58,16 @@ fn scale(x: &[f32], eps: f32) -> f32 {
 }
 
 versions! {
+    /// One row's y.
+    fn forward_row(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        let scale = scale(x, eps);
+        for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
+            *y = x * scale * w;
+        }
+    }
+}
+
+versions! {
     /// One row's dx, and its part of dw added to `dw`.
     fn grad_row(x: &[f32], w: &[f32], dy: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32]) {
         let n = x.len();
@@ -88,11 +98,7 @@ impl Op for RmsNorm {
         let x = x[0].data::<f32>();
         par_rows(y[0].data(), h.max(1), 8192 / h.max(1), |first, y| {
             for (r, y) in y.chunks_exact_mut(h.max(1)).enumerate() {
-                let x = &x[(first + r) * h..][..h];
-                let scale = scale(x, self.eps);
-                for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
-                    *y = x * scale * w;
-                }
+                forward_row(&x[(first + r) * h..][..h], w, self.eps, y);
             }
         });
     }

@@ -5,6 +5,7 @@
 //! one batch differ (models.md section 3 of the reference; DESIGN section 8).
 
 use crate::cpu::pool::par_rows;
+use crate::cpu::simd::versions;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
 
@@ -106,13 +107,16 @@ impl Rope {
     }
 }
 
-/// Turns the pairs of one head by angles with these cosines and sines.
-pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
-    let (x1, x2) = x.split_at(x.len() / 2);
-    let (y1, y2) = y.split_at_mut(x.len() / 2);
-    for j in 0..x1.len() {
-        y1[j] = x1[j] * cos[j] - x2[j] * sin[j];
-        y2[j] = x2[j] * cos[j] + x1[j] * sin[j];
+versions! {
+    /// Turns the pairs of one head by angles with these cosines and sines.
+    pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
+        let n = x.len() / 2;
+        let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
+        let (x2, y2, cos, sin) = (&x2[..n], &mut y2[..n], &cos[..n], &sin[..n]);
+        for j in 0..n {
+            y1[j] = x1[j] * cos[j] - x2[j] * sin[j];
+            y2[j] = x2[j] * cos[j] + x1[j] * sin[j];
+        }
     }
 }
 

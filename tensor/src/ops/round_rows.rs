@@ -32,26 +32,34 @@ pub struct RoundRows {
     pub dtype: DType,
 }
 
+/// Checks that `x` can be rounded to `dtype`, and gives what comes of it.
+pub(super) fn rounded(name: &str, x: &Spec, dtype: DType) -> Spec {
+    let types = x.dtype == DType::F32 && matches!(dtype, DType::I8Row | DType::BF16);
+    let fits = types && x.rank() > 0 && x.last().is_multiple_of(dtype.block_len());
+    assert!(fits, "{name}: {x} to {dtype}");
+    Spec::new(x.shape, dtype)
+}
+
+/// Rounds the rows of `x` to `dtype`.
+pub(super) fn round(x: &View, dtype: DType, y: &mut [u8]) {
+    let n = x.spec.last();
+    let row = dtype.bytes(n);
+    par_rows(y, row, 4096 / n.max(1), |first, y| {
+        for (r, y) in y.chunks_exact_mut(row).enumerate() {
+            quant::encode_row(dtype, x.row(first + r), y);
+        }
+    });
+}
+
 impl Op for RoundRows {
     fn name(&self) -> &'static str {
         "round_rows"
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let (x, dtype) = (&x[0], self.dtype);
-        let types = x.dtype == DType::F32 && matches!(dtype, DType::I8Row | DType::BF16);
-        let fits = types && x.rank() > 0 && x.last().is_multiple_of(dtype.block_len());
-        assert!(fits, "round_rows: {x} to {dtype}");
-        Spec::new(x.shape, dtype).into()
+        rounded("round_rows", &x[0], self.dtype).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        let (x, dtype) = (x[0], self.dtype);
-        let n = x.spec.last();
-        let row = dtype.bytes(n);
-        par_rows(y[0].bytes, row, 4096 / n.max(1), |first, y| {
-            for (r, y) in y.chunks_exact_mut(row).enumerate() {
-                quant::encode_row(dtype, x.row(first + r), y);
-            }
-        });
+        round(&x[0], self.dtype, y[0].bytes);
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         (self.dtype == DType::BF16).then(|| vec![x[0].to_dtype(DType::BF16)])

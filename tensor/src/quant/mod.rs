@@ -4,7 +4,7 @@
 //! bytes are used as they lie. Everything here is a pure function on slices: kernels in `cpu/` decode faster,
 //! and these functions are what they are tested against. Types that puyu only reads are in `import`.
 
-mod i8_row;
+pub(crate) mod i8_row;
 mod import;
 mod nf4;
 mod q4_0;
@@ -21,7 +21,7 @@ pub use import::ImportType;
 
 use crate::DType;
 use crate::cpu::simd::{Isa, versions};
-use half::{bf16, f16};
+use half::f16;
 
 /// Decodes one row of `dtype` from `bytes` into `out`.
 ///
@@ -74,9 +74,7 @@ pub fn encode_row(dtype: DType, x: &[f32], out: &mut [u8]) {
     match dtype {
         DType::F32 => encode_blocks(x, out, |x: &[f32; 1], b| *b = x[0].to_le_bytes()),
         DType::F16 => Isa::detect().encode_halves(x, out),
-        DType::BF16 => {
-            encode_blocks(x, out, |x: &[f32; 1], b| *b = bf16::from_f32(x[0]).to_le_bytes());
-        }
+        DType::BF16 => encode_bf16(x, out),
         DType::Q8_0 => encode_blocks(x, out, q8_0::encode),
         DType::Q4_0 => encode_blocks(x, out, q4_0::encode),
         DType::Q4_1 => encode_blocks(x, out, q4_1::encode),
@@ -87,15 +85,20 @@ pub fn encode_row(dtype: DType, x: &[f32], out: &mut [u8]) {
         DType::Q6K => encode_blocks(x, out, q6_k::encode),
         DType::Nf4 => encode_blocks(x, out, nf4::encode),
         DType::Nf4Dq => encode_blocks(x, out, nf4::encode_dq),
-        DType::I8Row => encode_i8(x, out),
+        DType::I8Row => Isa::detect().encode_i8(x.as_chunks().0, out.as_chunks_mut().0),
         DType::U32 => panic!("encode_row: u32 holds indices, not numbers"),
     }
 }
 
 versions! {
-    /// Rounds a row of activations.
-    fn encode_i8(x: &[f32], out: &mut [u8]) {
-        encode_blocks(x, out, i8_row::encode);
+    /// Rounds to BF16, to nearest even; a NaN stays one.
+    fn encode_bf16(x: &[f32], out: &mut [u8]) {
+        for (x, out) in x.iter().zip(out.as_chunks_mut::<2>().0) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+            let bits = if x.is_nan() { bits | 0x40_0000 } else { rounded };
+            *out = ((bits >> 16) as u16).to_le_bytes();
+        }
     }
 }
 

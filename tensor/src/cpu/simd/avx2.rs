@@ -46,7 +46,8 @@ unsafe fn chains<const E: u8, const M: usize>(
     panel: Panel,
     sums: &mut Sums,
 ) {
-    let size = if E == F32 { 4 } else { 2 };
+    // BF16 lies in pairs of two k.
+    let (at_once, size) = if E == BF16 { (2, 4) } else { (1, if E == F32 { 4 } else { 2 }) };
     let mut at = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
     // SAFETY: the panel has 16 elements for each of its k, `a` has M rows, `sums` M entries of 16 floats.
@@ -54,17 +55,19 @@ unsafe fn chains<const E: u8, const M: usize>(
         let half = |m: usize, h: usize| sums[m].as_ptr().add(8 * h);
         let mut y: [[__m256; 2]; M] =
             std::array::from_fn(|m| [_mm256_loadu_ps(half(m, 0)), _mm256_loadu_ps(half(m, 1))]);
-        for _ in 0..panel.k {
+        for _ in 0..panel.k / at_once {
             if M == 1 {
                 _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
             }
             let w = [eight::<E>(at), eight::<E>(at.add(8 * size))];
-            for m in 0..M {
-                let v = _mm256_set1_ps(*a.add(m * row));
-                y[m][0] = _mm256_fmadd_ps(v, w[0], y[m][0]);
-                y[m][1] = _mm256_fmadd_ps(v, w[1], y[m][1]);
+            for i in 0..at_once {
+                for m in 0..M {
+                    let v = _mm256_set1_ps(*a.add(m * row + i * step));
+                    y[m][0] = _mm256_fmadd_ps(v, w[0][i], y[m][0]);
+                    y[m][1] = _mm256_fmadd_ps(v, w[1][i], y[m][1]);
+                }
             }
-            a = a.wrapping_add(step);
+            a = a.wrapping_add(at_once * step);
             at = at.wrapping_add(panel.step * size);
         }
         for m in 0..M {
@@ -74,18 +77,19 @@ unsafe fn chains<const E: u8, const M: usize>(
     }
 }
 
-/// Eight elements as floats.
+/// Eight elements as floats, and of pairs eight of the next k.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn eight<const E: u8>(at: *const u8) -> __m256 {
-    // SAFETY: the caller points at eight readable elements.
+unsafe fn eight<const E: u8>(at: *const u8) -> [__m256; 2] {
+    // SAFETY: the caller points at eight readable elements, or pairs of them.
     unsafe {
         match E {
-            F32 => _mm256_loadu_ps(at.cast()),
-            F16 => _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+            F32 => [_mm256_loadu_ps(at.cast()), _mm256_setzero_ps()],
+            F16 => [_mm256_cvtph_ps(_mm_loadu_si128(at.cast())), _mm256_setzero_ps()],
             _ => {
-                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))
+                let pairs = _mm256_loadu_si256(at.cast());
+                let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(!0xffff));
+                [_mm256_slli_epi32(pairs, 16), odd].map(|bits| _mm256_castsi256_ps(bits))
             }
         }
     }
@@ -104,7 +108,7 @@ pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
         let width = LANES.min(s.width - p * LANES);
         // SAFETY: panels, tiles and outputs are those that were checked.
         unsafe {
-            let w = s.panels.as_ptr().add(p * s.k * LANES);
+            let w = s.panels.as_ptr().add(p * s.stride);
             let y = y.add(p * LANES);
             through_copy!(s, y, y_row, width, STRIP_ROWS, |at, count, to, to_row| {
                 let a = s.left.as_ptr().wrapping_add(at / STRIP_ROWS * s.tile);
@@ -211,7 +215,7 @@ pub unsafe fn decode_halves(bytes: &[u8], out: &mut [f32]) -> usize {
     let (eights, _) = out.as_chunks_mut::<8>();
     for (y, b) in eights.iter_mut().zip(bytes.as_chunks::<16>().0) {
         // SAFETY: eight halves are read and eight floats written.
-        unsafe { _mm256_storeu_ps(y.as_mut_ptr(), eight::<F16>(b.as_ptr())) };
+        unsafe { _mm256_storeu_ps(y.as_mut_ptr(), eight::<F16>(b.as_ptr())[0]) };
     }
     8 * eights.len()
 }

@@ -63,7 +63,7 @@ unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
                     }
                 }
                 for part in 0..parts {
-                    let (mut dot, mut biases) = (zeros, zeros);
+                    let mut dot = zeros;
                     for first in (part * 4..part * 4 + 8 / parts).step_by(together(F)) {
                         let mut pairs = zeros;
                         for g in first..first + together(F) {
@@ -75,10 +75,6 @@ unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
                                 for i in 0..H {
                                     let product = multiply::<F>(q[i], v);
                                     pairs[i][m] = _mm256_add_epi16(pairs[i][m], product);
-                                }
-                                if F == Q6K {
-                                    let b = multiply::<F>(_mm256_set1_epi8(32), v);
-                                    biases[0][m] = _mm256_add_epi16(biases[0][m], b);
                                 }
                             }
                         }
@@ -93,21 +89,26 @@ unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
                         let block = x.add(m * x_row);
                         // From memory to all lanes, which takes no shuffle.
                         let d = _mm256_set1_ps(block.cast::<f32>().read_unaligned());
-                        let sum = _mm256_set1_epi32(block.add(4).cast::<i32>().read_unaligned());
-                        let bias = match F {
-                            Q6K => add_pairs(biases[0][m]),
-                            _ if format.bias == 0 || F == Q8_0 => _mm256_setzero_si256(),
-                            _ => {
-                                let bits = _mm_cvtsi32_si128(format.bias.ilog2() as i32);
-                                _mm256_sll_epi32(sum, bits)
+                        let sum =
+                            |at| _mm256_set1_epi32(block.add(at).cast::<i32>().read_unaligned());
+                        let sum = match (F, part) {
+                            (Q6K, 0) => sum(X_HALF),
+                            (Q6K, _) => _mm256_sub_epi32(sum(X_SUM), sum(X_HALF)),
+                            _ => sum(X_SUM),
+                        };
+                        let bias = match format.bias.checked_ilog2() {
+                            Some(bits) if F != Q8_0 => {
+                                _mm256_sll_epi32(sum, _mm_cvtsi32_si128(bits as i32))
                             }
+                            _ => _mm256_setzero_si256(),
                         };
                         for i in 0..H {
                             let dot = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot[i][m], bias));
                             let (scale, offset) = scales[i];
                             y[i][m] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, d), y[i][m]);
                             if format.offset {
-                                let shift = _mm256_mul_ps(d, _mm256_cvtepi32_ps(sum));
+                                let shift = block.add(X_SHIFT).cast::<f32>().read_unaligned();
+                                let shift = _mm256_set1_ps(shift);
                                 y[i][m] = _mm256_fmadd_ps(offset, shift, y[i][m]);
                             }
                         }
@@ -287,6 +288,53 @@ unsafe fn decode<const F: u8>(panel: &[u8], out: &mut [f32]) {
                 // SAFETY: eight of the row's sixteen floats begin there.
                 unsafe { _mm256_storeu_ps(out[8 * h..][..8].as_mut_ptr(), v) };
             }
+        }
+    }
+}
+
+/// Rounds activations to I8Row blocks, to the bits of [`crate::quant::encode_row`].
+///
+/// # Safety
+/// The CPU has the features.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn encode_i8(x: &[[f32; 32]], blocks: &mut [[u8; X_BLOCK]]) {
+    let magnitude = _mm256_set1_epi32(i32::MAX);
+    let round = _mm256_set1_ps(12_582_912.0);
+    for (x, block) in x.iter().zip(blocks) {
+        // SAFETY: four registers hold a block's 32 numbers, and what is written fits into its 48 bytes.
+        unsafe {
+            let v: [__m256; 4] = std::array::from_fn(|i| _mm256_loadu_ps(x.as_ptr().add(8 * i)));
+            // Magnitudes order as their bits do, NaN above all.
+            let bits = v.map(|v| _mm256_and_si256(_mm256_castps_si256(v), magnitude));
+            let most = |a, b| _mm256_max_epu32(a, b);
+            let all = most(most(bits[0], bits[1]), most(bits[2], bits[3]));
+            let all =
+                _mm_max_epu32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+            let all = _mm_max_epu32(all, _mm_shuffle_epi32::<0b00_00_11_10>(all));
+            let all = _mm_max_epu32(all, _mm_shuffle_epi32::<0b00_00_00_01>(all));
+            let d = f32::from_bits(_mm_cvtsi128_si32(all) as u32) / 127.0;
+            let scale = _mm256_set1_ps(if d == 0.0 { 0.0 } else { 1.0 / d });
+            // The integer lies in the low byte of a sum with 1.5 · 2²³.
+            let code = |v| {
+                let bits = _mm256_castps_si256(_mm256_add_ps(_mm256_mul_ps(v, scale), round));
+                _mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(bits))
+            };
+            let [a, b, c, e] = v.map(code);
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, e));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            // Bytes without a sign, 128 too large each, are added up in eights.
+            let unsigned = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+            let sums = _mm256_sad_epu8(unsigned, _mm256_setzero_si256());
+            let sums = _mm256_add_epi64(sums, _mm256_unpackhi_epi64(sums, sums));
+            let half = _mm256_cvtsi256_si32(sums) - 16 * 128;
+            let sum = half + _mm256_extract_epi32::<4>(sums) - 16 * 128;
+            let block = block.as_mut_ptr();
+            block.cast::<f32>().write_unaligned(d);
+            block.add(X_SUM).cast::<i32>().write_unaligned(sum);
+            block.add(X_HALF).cast::<i32>().write_unaligned(half);
+            block.add(X_SHIFT).cast::<f32>().write_unaligned(d * sum as f32);
+            _mm256_storeu_si256(block.add(X_CODES).cast(), bytes);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
+use super::avx2::AHEAD;
 use super::format::{for_rows, for_tiles, through_copy};
 use super::{LANES, Panel, Strip, Sums, portable};
 use crate::DType;
@@ -11,6 +12,8 @@ use std::arch::x86_64::*;
 const F32: u8 = DType::F32 as u8;
 const F16: u8 = DType::F16 as u8;
 const BF16: u8 = DType::BF16 as u8;
+/// Pairs of BF16, multiplied with pairs.
+const DOTS: u8 = 255;
 
 /// See [`super::Isa::tile`].
 ///
@@ -21,6 +24,7 @@ pub unsafe fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
     // SAFETY: the caller's promises are passed on.
     unsafe {
         match panel.dtype {
+            _ if panel.dots => rows::<DOTS>(a, at, panel, sums),
             DType::F32 => rows::<F32>(a, at, panel, sums),
             DType::F16 => rows::<F16>(a, at, panel, sums),
             DType::BF16 => rows::<BF16>(a, at, panel, sums),
@@ -31,7 +35,7 @@ pub unsafe fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn rows<const E: u8>(a: &[f32], [row, step]: [usize; 2], panel: Panel, sums: &mut Sums) {
-    for_tiles!(sums, a, row, [8, 4, 2, 1], |now, a, M| {
+    for_tiles!(sums, a, row, [8, 4, 3, 2, 1], |now, a, M| {
         // SAFETY: `a` begins at the tile's first row and holds as many rows as are left.
         unsafe {
             if step == 1 {
@@ -51,18 +55,24 @@ unsafe fn chains<const E: u8, const M: usize>(
     panel: Panel,
     sums: &mut Sums,
 ) {
-    let size = if E == F32 { 4 } else { 2 };
+    let (at_once, size) = const { (at_once(E), size(E)) };
     let mut w = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
     // SAFETY: the panel has 16 elements for each of its k, `a` has M rows, `sums` M entries of 16 floats.
     unsafe {
         let mut y: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(sums[m].as_ptr()));
-        for _ in 0..panel.k {
-            let v = sixteen::<E>(w);
-            for m in 0..M {
-                y[m] = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(m * row)), v, y[m]);
+        for _ in 0..panel.k / at_once {
+            if M == 1 {
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
             }
-            a = a.wrapping_add(step);
+            let v = elements::<E>(w);
+            for i in 0..at_once {
+                for m in 0..M {
+                    let a = _mm512_set1_ps(*a.add(m * row + i * step));
+                    y[m] = multiply_add::<E>(a, v[i], y[m]);
+                }
+            }
+            a = a.wrapping_add(at_once * step);
             w = w.wrapping_add(panel.step * size);
         }
         for m in 0..M {
@@ -71,21 +81,48 @@ unsafe fn chains<const E: u8, const M: usize>(
     }
 }
 
-/// Sixteen elements as floats.
+/// Values of k whose elements lie side by side.
+const fn at_once(e: u8) -> usize {
+    if e == BF16 { 2 } else { 1 }
+}
+
+/// Bytes of such elements of a row.
+const fn size(e: u8) -> usize {
+    if e == F16 { 2 } else { 4 }
+}
+
+/// Sixteen elements as floats, and sixteen of the next k if they lie side by side.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn sixteen<const E: u8>(at: *const u8) -> __m512 {
-    // SAFETY: the caller points at 16 readable elements.
+unsafe fn elements<const E: u8>(at: *const u8) -> [__m512; 2] {
+    // SAFETY: the caller points at 16 readable elements, or pairs of them.
     unsafe {
         match E {
-            F32 => _mm512_loadu_ps(at.cast()),
-            F16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
-            _ => {
-                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
-                _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16))
+            F16 => [_mm512_cvtph_ps(_mm256_loadu_si256(at.cast())), _mm512_setzero_ps()],
+            BF16 => {
+                let pairs = _mm512_loadu_si512(at.cast());
+                let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(!0xffff));
+                [_mm512_slli_epi32(pairs, 16), odd].map(|bits| _mm512_castsi512_ps(bits))
             }
+            _ => [_mm512_loadu_ps(at.cast()), _mm512_setzero_ps()],
         }
     }
+}
+
+/// y + a·w; of pairs, the sum of two products.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn multiply_add<const E: u8>(a: __m512, w: __m512, mut y: __m512) -> __m512 {
+    if E != DOTS {
+        return _mm512_fmadd_ps(a, w, y);
+    }
+    // SAFETY: pairs come only to a CPU that has the instruction, which reads and writes registers. By its
+    // name it needs no copy of all loops that are compiled for its feature.
+    unsafe {
+        std::arch::asm!("vdpbf16ps {y}, {a}, {w}", y = inout(zmm_reg) y, a = in(zmm_reg) a,
+            w = in(zmm_reg) w, options(pure, nomem, nostack, preserves_flags));
+    }
+    y
 }
 
 /// Rows of a tile: twelve rows of two sums and a row of two panels fill 26 of 32 registers.
@@ -103,15 +140,23 @@ pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
         if s.width == 2 * LANES {
             // Both panels are whole: no copy is needed, whatever the width of one.
             through_copy!(s, y, y_row, LANES, STRIP_ROWS, |at, count, to, to_row| {
-                tile_of::<2>(s, at, count, w, to, to_row);
+                if s.dots {
+                    tile_of::<2, DOTS>(s, at, count, w, to, to_row);
+                } else {
+                    tile_of::<2, F32>(s, at, count, w, to, to_row);
+                }
             });
             return;
         }
         for p in 0..s.width.div_ceil(LANES) {
             let width = LANES.min(s.width - p * LANES);
-            let (w, y) = (w.add(p * s.k * LANES), y.add(p * LANES));
+            let (w, y) = (w.add(p * s.stride), y.add(p * LANES));
             through_copy!(s, y, y_row, width, STRIP_ROWS, |at, count, to, to_row| {
-                tile_of::<1>(s, at, count, w, to, to_row);
+                if s.dots {
+                    tile_of::<1, DOTS>(s, at, count, w, to, to_row);
+                } else {
+                    tile_of::<1, F32>(s, at, count, w, to, to_row);
+                }
             });
         }
     }
@@ -119,7 +164,7 @@ pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
 
 /// `count` rows of a strip, from row `at` on, by N panels at `w`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile_of<const N: usize>(
+unsafe fn tile_of<const N: usize, const E: u8>(
     s: &Strip,
     at: usize,
     count: usize,
@@ -133,9 +178,9 @@ unsafe fn tile_of<const N: usize>(
         for_rows!(count, [12, 8, 4, 2, 1], |i, M| {
             let (a, y) = (a.wrapping_add(i * s.row), y.add(i * y_row));
             match (s.row, s.step) {
-                (1, STRIP_ROWS) => sums::<M, N>(a, [1, STRIP_ROWS], w, s, y, y_row),
-                (row, 1) => sums::<M, N>(a, [row, 1], w, s, y, y_row),
-                (row, step) => sums::<M, N>(a, [row, step], w, s, y, y_row),
+                (1, STRIP_ROWS) => sums::<M, N, E>(a, [1, STRIP_ROWS], w, s, y, y_row),
+                (row, 1) => sums::<M, N, E>(a, [row, 1], w, s, y, y_row),
+                (row, step) => sums::<M, N, E>(a, [row, step], w, s, y, y_row),
             }
         });
     }
@@ -144,7 +189,7 @@ unsafe fn tile_of<const N: usize>(
 /// M rows of a strip by N panels at `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn sums<const M: usize, const N: usize>(
+unsafe fn sums<const M: usize, const N: usize, const E: u8>(
     mut a: *const f32,
     [row, step]: [usize; 2],
     mut w: *const f32,
@@ -171,11 +216,11 @@ unsafe fn sums<const M: usize, const N: usize>(
         }
         for _ in 0..s.k {
             let row_of_w: [__m512; N] =
-                std::array::from_fn(|n| _mm512_loadu_ps(w.add(n * s.k * LANES)));
+                std::array::from_fn(|n| _mm512_loadu_ps(w.add(n * s.stride)));
             for m in 0..M {
                 let v = _mm512_set1_ps(*a.add(m * row));
                 for n in 0..N {
-                    sums[m][n] = _mm512_fmadd_ps(v, row_of_w[n], sums[m][n]);
+                    sums[m][n] = multiply_add::<E>(v, row_of_w[n], sums[m][n]);
                 }
             }
             a = a.wrapping_add(step);
@@ -198,6 +243,7 @@ pub unsafe fn row(a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mu
     // SAFETY: the caller's promises are passed on.
     unsafe {
         match panel.dtype {
+            _ if panel.dots => streams::<DOTS>(a, step, panel, stride, sums),
             DType::F32 => streams::<F32>(a, step, panel, stride, sums),
             DType::F16 => streams::<F16>(a, step, panel, stride, sums),
             DType::BF16 => streams::<BF16>(a, step, panel, stride, sums),
@@ -215,18 +261,22 @@ unsafe fn streams<const E: u8>(
     stride: usize,
     sums: &mut [[f32; 16]; 4],
 ) {
-    let size = if E == F32 { 4 } else { 2 };
+    let (at_once, size) = const { (at_once(E), size(E)) };
     let mut w = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
     // SAFETY: four panels have 16 elements for each of their k, `a` has that many.
     unsafe {
         let mut y: [__m512; 4] = std::array::from_fn(|p| _mm512_loadu_ps(sums[p].as_ptr()));
-        for _ in 0..panel.k {
-            let v = _mm512_set1_ps(*a);
+        for _ in 0..panel.k / at_once {
             for p in 0..4 {
-                y[p] = _mm512_fmadd_ps(v, sixteen::<E>(w.add(p * stride)), y[p]);
+                let w = w.add(p * stride);
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+                let v = elements::<E>(w);
+                for i in 0..at_once {
+                    y[p] = multiply_add::<E>(_mm512_set1_ps(*a.add(i * step)), v[i], y[p]);
+                }
             }
-            a = a.wrapping_add(step);
+            a = a.wrapping_add(at_once * step);
             w = w.wrapping_add(panel.step * size);
         }
         for p in 0..4 {

@@ -7,6 +7,7 @@
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
 use super::Sums;
+use super::avx2::AHEAD;
 use super::format::*;
 use crate::DType;
 use std::arch::x86_64::*;
@@ -40,24 +41,30 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
         for w in panel.chunks_exact(format.bytes) {
             let w = w.as_ptr();
             for s in 0..format.subs {
+                if M == 1 {
+                    let sub = format.bytes / format.subs;
+                    for line in (s * sub..(s + 1) * sub).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + line).cast());
+                    }
+                }
                 let (scale, offset) = scales::<F>(w, s);
                 if F == Q6K {
                     for half in 0..2 {
                         let mut dot = [_mm512_setzero_si512(); M];
-                        let mut bias = [_mm512_setzero_si512(); M];
                         for g in 4 * half..4 * half + 4 {
                             let q = codes::<F>(w, s, g);
                             for m in 0..M {
                                 let v = dword(x.add(m * x_row + X_CODES + 4 * g));
                                 dot[m] = _mm512_dpbusd_epi32(dot[m], q, v);
-                                bias[m] = _mm512_dpbusd_epi32(bias[m], _mm512_set1_epi8(32), v);
                             }
                         }
                         let scale = if half == 0 { scale } else { offset };
                         for m in 0..M {
-                            let d = _mm512_set1_ps(x.add(m * x_row).cast::<f32>().read_unaligned());
-                            let dot = _mm512_cvtepi32_ps(_mm512_sub_epi32(dot[m], bias[m]));
-                            y[m] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, d), y[m]);
+                            let block = x.add(m * x_row);
+                            let sum = |at| block.add(at).cast::<i32>().read_unaligned();
+                            let first = sum(X_HALF);
+                            let sum = if half == 0 { first } else { sum(X_SUM) - first };
+                            y[m] = add_scaled(y[m], dot[m], format.bias * sum, scale, block);
                         }
                     }
                 } else {
@@ -71,15 +78,11 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
                     }
                     for m in 0..M {
                         let block = x.add(m * x_row);
-                        let d = block.cast::<f32>().read_unaligned();
-                        let sum = block.add(4).cast::<i32>().read_unaligned();
-                        if format.bias != 0 {
-                            dot[m] = _mm512_sub_epi32(dot[m], _mm512_set1_epi32(format.bias * sum));
-                        }
-                        let scale = _mm512_mul_ps(scale, _mm512_set1_ps(d));
-                        y[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[m]), scale, y[m]);
+                        let sum = block.add(X_SUM).cast::<i32>().read_unaligned();
+                        y[m] = add_scaled(y[m], dot[m], format.bias * sum, scale, block);
                         if format.offset {
-                            y[m] = _mm512_fmadd_ps(offset, _mm512_set1_ps(d * sum as f32), y[m]);
+                            let shift = block.add(X_SHIFT).cast::<f32>().read_unaligned();
+                            y[m] = _mm512_fmadd_ps(offset, _mm512_set1_ps(shift), y[m]);
                         }
                     }
                 }
@@ -90,6 +93,23 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
             _mm512_storeu_ps(sums[m].as_mut_ptr(), y[m]);
         }
     }
+}
+
+/// y + (dot − bias) · scale · d, d being the scale of the activations in `block`. The integers are such
+/// that floats hold them exactly.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_scaled(
+    y: __m512,
+    dot: __m512i,
+    bias: i32,
+    scale: __m512,
+    block: *const u8,
+) -> __m512 {
+    // SAFETY: the caller points at a block of I8Row, which begins with its scale.
+    let d = _mm512_set1_ps(unsafe { block.cast::<f32>().read_unaligned() });
+    let dot = _mm512_add_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(-bias as f32));
+    _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, d), y)
 }
 
 /// Four activations, in every lane.

@@ -15,10 +15,13 @@ pub const Q4K: u8 = DType::Q4K as u8;
 pub const Q5K: u8 = DType::Q5K as u8;
 pub const Q6K: u8 = DType::Q6K as u8;
 
-/// Bytes of a block of one row as I8Row: f32 scale, i32 sum, 32 codes.
+/// Bytes of a block of one row as I8Row: f32 scale, i32 sums of all and of half the codes, f32 shift, 32 codes.
 pub const X_BLOCK: usize = DType::I8Row.block_bytes();
-/// Where its codes begin.
-pub const X_CODES: usize = 8;
+/// Where the sum of all codes lies, the sum of the first 16, scale times sum, and the codes.
+pub const X_SUM: usize = 4;
+pub const X_HALF: usize = 8;
+pub const X_SHIFT: usize = 12;
+pub const X_CODES: usize = 16;
 
 /// What a kernel knows of a block format.
 pub struct Format {

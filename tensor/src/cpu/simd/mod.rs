@@ -6,7 +6,9 @@
 
 use crate::DType;
 pub use crate::cpu::panel::LANES;
+use crate::cpu::panel::decode_floats;
 use crate::cpu::pool::SharedMut;
+use crate::quant::i8_row;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
@@ -36,8 +38,11 @@ pub struct Panel<'a> {
     pub bytes: &'a [u8],
     /// Rows.
     pub k: usize,
-    /// Elements from a row to the next: 16 if the rows are dense.
+    /// Elements from a row to the next: 16 if the rows are dense, which those of BF16 always are.
     pub step: usize,
+    /// Whether an F32 stands for two BF16 of neighbouring k, whose products with the left operand's two
+    /// are added together ([`Isa::dots`]).
+    pub dots: bool,
 }
 
 /// Rows of the left operand that one kernel call takes at most.
@@ -57,8 +62,10 @@ pub struct Strip<'a> {
     pub row: usize,
     /// From a k to the next.
     pub step: usize,
-    /// `[panel][k][16]`
+    /// `[panel][k][16]`, from the first element to the last.
     pub panels: &'a [f32],
+    /// From a panel to the next.
+    pub stride: usize,
     /// Terms of each sum.
     pub k: usize,
     /// Rows.
@@ -67,6 +74,8 @@ pub struct Strip<'a> {
     pub width: usize,
     /// Whether sums start at zero, not at what the output holds.
     pub fresh: bool,
+    /// As [`Panel::dots`].
+    pub dots: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +135,15 @@ impl Isa {
         all
     }
 
+    /// Whether it has products of BF16 pairs: two products, added to an F32.
+    pub fn dots(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let dots = self.0 == Kind::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        let dots = false;
+        dots
+    }
+
     pub(crate) fn kind(self) -> Kind {
         self.0
     }
@@ -153,9 +171,19 @@ impl Isa {
     /// format.
     #[track_caller]
     pub fn tile(self, a: &[f32], [row, step]: [usize; 2], panel: Panel, sums: &mut Sums) {
-        let Panel { dtype, bytes, k, step: panel_step } = panel;
+        let Panel { dtype, bytes, k, step: panel_step, dots } = panel;
         if k == 0 || sums.is_empty() {
             return;
+        }
+        assert!(!dots || dtype == DType::F32 && self.dots(), "tile: no products of pairs");
+        if dtype == DType::BF16 && !k.is_multiple_of(2) {
+            // The last k has no neighbour.
+            self.tile(a, [row, step], Panel { k: k - 1, ..panel }, sums);
+            let mut last = [0.0; LANES];
+            decode_floats(dtype, &bytes[2 * LANES * (k - 1)..][..2 * LANES], &mut last);
+            let (dtype, bytes) = (DType::F32, bytemuck::cast_slice(&last));
+            let panel = Panel { dtype, bytes, k: 1, ..panel };
+            return self.tile(&a[(k - 1) * step..], [row, step], panel, sums);
         }
         assert!(sums.len() <= TILE && dtype.is_float(), "tile: {} rows by {dtype}", sums.len());
         let span = ((k - 1) * panel_step + LANES) * dtype.block_bytes();
@@ -197,9 +225,14 @@ impl Isa {
     #[cfg(target_arch = "x86_64")]
     #[track_caller]
     fn fours(self, a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut Sums) -> usize {
-        if self.0 != Kind::Avx512 || panel.k == 0 {
+        let odd = panel.dtype == DType::BF16 && !panel.k.is_multiple_of(2);
+        if self.0 != Kind::Avx512 || panel.k == 0 || odd {
             return 0;
         }
+        assert!(
+            !panel.dots || panel.dtype == DType::F32 && self.dots(),
+            "row: no products of pairs"
+        );
         let span = ((panel.k - 1) * panel.step + LANES) * panel.dtype.block_bytes();
         assert!(panel.dtype.is_float() && a.len() > (panel.k - 1) * step, "row: does not fit");
         let (fours, _) = sums.as_chunks_mut::<4>();
@@ -286,8 +319,10 @@ impl Isa {
             return;
         }
         let count = s.width.div_ceil(LANES);
-        let fits = s.panels.len() == count * s.k * LANES && count <= self.strip_panels().0;
+        let span = (count - 1) * s.stride + s.k * LANES;
+        let fits = s.panels.len() == span && count <= self.strip_panels().0;
         assert!(fits, "strip: {} columns, panels of {}", s.width, s.panels.len());
+        assert!(!s.dots || self.dots(), "strip: no products of pairs");
         let (tile, last) = ((s.rows - 1) / self.tile_rows(), (s.rows - 1) % self.tile_rows());
         let end = |tile: usize, row| tile * s.tile + row * s.row + s.k.saturating_sub(1) * s.step;
         let before = tile.checked_sub(1).map_or(0, |t| end(t, self.tile_rows() - 1));
@@ -396,5 +431,15 @@ impl Isa {
             _ => 0,
         };
         portable::encode_halves(&x[done..], &mut out[2 * done..]);
+    }
+
+    /// Rounds activations to I8Row blocks.
+    pub(crate) fn encode_i8(self, x: &[[f32; 32]], blocks: &mut [[u8; 48]]) {
+        match self.0 {
+            // SAFETY: an `Isa` exists only if the CPU has the set.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512 => unsafe { avx2_i8::encode_i8(x, blocks) },
+            _ => x.iter().zip(blocks).for_each(|(x, b)| i8_row::encode(x, b)),
+        }
     }
 }

@@ -45,18 +45,22 @@ unsafe fn chains<const E: u8, const M: usize>(
     panel: Panel,
     sums: &mut Sums,
 ) {
-    let size = if E == F32 { 4 } else { 2 };
+    // BF16 lies in pairs of two k.
+    let (at_once, size) = if E == BF16 { (2, 4) } else { (1, if E == F32 { 4 } else { 2 }) };
     let mut at = panel.bytes.as_ptr();
     let mut a = a.as_ptr();
     // SAFETY: the panel has 16 elements for each of its k, `a` has M rows, `sums` M entries of 16 floats.
     unsafe {
         let mut y: [Floats; M] = std::array::from_fn(|m| load(sums[m].as_ptr()));
-        for _ in 0..panel.k {
-            let w: Floats = std::array::from_fn(|j| four::<E>(at.add(4 * j * size)));
-            for m in 0..M {
-                add_product(&mut y[m], &w, *a.add(m * row));
+        for _ in 0..panel.k / at_once {
+            let w: [[float32x4_t; 2]; 4] = std::array::from_fn(|j| four::<E>(at.add(4 * j * size)));
+            for i in 0..at_once {
+                let w = w.map(|w| w[i]);
+                for m in 0..M {
+                    add_product(&mut y[m], &w, *a.add(m * row + i * step));
+                }
             }
-            a = a.wrapping_add(step);
+            a = a.wrapping_add(at_once * step);
             at = at.wrapping_add(panel.step * size);
         }
         for m in 0..M {
@@ -88,15 +92,19 @@ fn add_product(y: &mut Floats, w: &Floats, a: f32) {
     }
 }
 
-/// Four elements as floats.
+/// Four elements as floats, and of pairs four of the next k.
 #[inline(always)]
-unsafe fn four<const E: u8>(at: *const u8) -> float32x4_t {
-    // SAFETY: the caller points at four readable elements.
+unsafe fn four<const E: u8>(at: *const u8) -> [float32x4_t; 2] {
+    // SAFETY: the caller points at four readable elements, or pairs of them.
     unsafe {
         match E {
-            F32 => vld1q_f32(at.cast()),
-            F16 => from_halves(vld1_u16(at.cast())),
-            _ => vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(at.cast()))),
+            F32 => [vld1q_f32(at.cast()), vdupq_n_f32(0.0)],
+            F16 => [from_halves(vld1_u16(at.cast())), vdupq_n_f32(0.0)],
+            _ => {
+                let pairs = vld1q_u32(at.cast());
+                let odd = vandq_u32(pairs, vdupq_n_u32(!0xffff));
+                [vshlq_n_u32::<16>(pairs), odd].map(|bits| vreinterpretq_f32_u32(bits))
+            }
         }
     }
 }
@@ -125,7 +133,7 @@ pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
         let width = LANES.min(s.width - p * LANES);
         // SAFETY: panels, tiles and outputs are those that were checked.
         unsafe {
-            let w = s.panels.as_ptr().add(p * s.k * LANES);
+            let w = s.panels.as_ptr().add(p * s.stride);
             let y = y.add(p * LANES);
             through_copy!(s, y, y_row, width, STRIP_ROWS, |at, count, to, to_row| {
                 let a = s.left.as_ptr().wrapping_add(at / STRIP_ROWS * s.tile);
@@ -177,7 +185,7 @@ pub unsafe fn decode_halves(bytes: &[u8], out: &mut [f32]) -> usize {
     let (fours, _) = out.as_chunks_mut::<4>();
     for (y, b) in fours.iter_mut().zip(bytes.as_chunks::<8>().0) {
         // SAFETY: four halves are read and four floats written.
-        unsafe { vst1q_f32(y.as_mut_ptr(), four::<F16>(b.as_ptr())) };
+        unsafe { vst1q_f32(y.as_mut_ptr(), four::<F16>(b.as_ptr())[0]) };
     }
     4 * fours.len()
 }

@@ -97,17 +97,19 @@ unsafe fn add_scaled<const F: u8>(
     // SAFETY: the caller points at a block of activations.
     unsafe {
         let d = block.cast::<f32>().read_unaligned();
-        let sum = block.add(4).cast::<i32>().read_unaligned();
-        let bias = match F {
-            Q6K => format.bias * i32::from(vaddlvq_s8(sixteen(block, part))),
-            Q8_0 => 0,
-            _ => format.bias * sum,
+        let sum = |at| block.add(at).cast::<i32>().read_unaligned();
+        let bias = match (F, part) {
+            (Q8_0, _) => 0,
+            (Q6K, 0) => format.bias * sum(X_HALF),
+            (Q6K, _) => format.bias * (sum(X_SUM) - sum(X_HALF)),
+            _ => format.bias * sum(X_SUM),
         };
+        let shift = block.add(X_SHIFT).cast::<f32>().read_unaligned();
         for j in 0..4 {
             let dot = vcvtq_f32_s32(vsubq_s32(dot[j], vdupq_n_s32(bias)));
             y[j] = vfmaq_f32(y[j], dot, vmulq_n_f32(scale[j], d));
             if format.offset {
-                y[j] = vfmaq_n_f32(y[j], offset[j], d * sum as f32);
+                y[j] = vfmaq_n_f32(y[j], offset[j], shift);
             }
         }
     }

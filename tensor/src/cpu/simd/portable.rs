@@ -20,30 +20,31 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
 /// See [`super::Isa::tile`].
 pub fn tile(a: &[f32], at: [usize; 2], panel: Panel, sums: &mut Sums) {
     match panel.dtype {
-        DType::F32 => chains(a, at, panel, sums, f32::from_le_bytes),
-        DType::F16 => chains(a, at, panel, sums, |b| f16_to_f32(u16::from_le_bytes(b))),
-        DType::BF16 => {
-            chains(a, at, panel, sums, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))
-        }
+        DType::F32 => chains(a, at, panel, sums, |b| [f32::from_le_bytes(b)]),
+        DType::F16 => chains(a, at, panel, sums, |b| [f16_to_f32(u16::from_le_bytes(b))]),
+        DType::BF16 => chains(a, at, panel, sums, |b| {
+            let pair = u32::from_le_bytes(b);
+            [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)]
+        }),
         other => unreachable!("{other} is no float"),
     }
 }
 
 #[inline(always)]
-fn chains<const SIZE: usize>(
+fn chains<const SIZE: usize, const AT_ONCE: usize>(
     a: &[f32],
     [row, step]: [usize; 2],
     panel: Panel,
     sums: &mut Sums,
-    decode: impl Fn([u8; SIZE]) -> f32,
+    decode: impl Fn([u8; SIZE]) -> [f32; AT_ONCE],
 ) {
     for (i, sums) in sums.iter_mut().enumerate() {
         let mut y = *sums;
-        for k in 0..panel.k {
-            let a = a[i * row + k * step];
+        for k in 0..panel.k / AT_ONCE {
+            let a: [f32; AT_ONCE] = std::array::from_fn(|j| a[i * row + (k * AT_ONCE + j) * step]);
             let w = &panel.bytes[k * panel.step * SIZE..][..SIZE * LANES];
             for (y, &w) in y.iter_mut().zip(w.as_chunks::<SIZE>().0) {
-                *y = multiply_add(a, decode(w), *y);
+                *y = a.iter().zip(decode(w)).fold(*y, |y, (&a, w)| multiply_add(a, w, y));
             }
         }
         *sums = y;
@@ -60,7 +61,7 @@ pub const STRIP_ROWS: usize = 4;
 pub unsafe fn strip(s: &Strip, y: *mut f32, y_row: usize) {
     for p in 0..s.width.div_ceil(LANES) {
         let width = LANES.min(s.width - p * LANES);
-        let panel = &s.panels[p * s.k * LANES..][..s.k * LANES];
+        let panel = &s.panels[p * s.stride..][..s.k * LANES];
         for row in 0..s.rows {
             // SAFETY: the outputs are those that were checked, and this call's own.
             let y =
