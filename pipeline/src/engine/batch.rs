@@ -80,7 +80,7 @@ fn step(engine: &Engine, cache: &mut KvCache, slots: &mut [Slot]) -> Result<Vec<
         sequences.push(&mut slot.sequence);
         next.push(&slot.next[..]);
     }
-    let logits = logits(engine, cache, &mut sequences, &next)?;
+    let logits = logits(engine, cache, &mut sequences, &next)?.to_vec::<f32>()?;
     Ok(logits.chunks_exact(engine.config().vocab_size).map(argmax).collect())
 }
 
@@ -90,7 +90,7 @@ fn logits(
     cache: &mut KvCache,
     sequences: &mut [&mut Sequence],
     next: &[&[u32]],
-) -> Result<Vec<f32>> {
+) -> Result<Tensor> {
     let ids = next.concat();
     let counts: Vec<usize> = next.iter().map(|ids| ids.len()).collect();
     let ends = counts.iter().scan(0, |end, n| {
@@ -101,7 +101,7 @@ fn logits(
     let mut ctx = cache.step(sequences, &counts)?;
     ctx.compute = engine.options.compute;
     ctx.logit_rows = Some(Tensor::new(&ends, [ends.len()]));
-    engine.model.forward(&Tensor::new(&ids, [ids.len()]), &mut ctx).to_vec()
+    Ok(engine.model.forward(&Tensor::new(&ids, [ids.len()]), &mut ctx))
 }
 
 /// Sequences of one length that grow together, a token each at a time; what they say does not matter.
@@ -126,8 +126,8 @@ impl<'e> Crowd<'e> {
     /// Appends `ids` to each sequence in one step; the logits after the last token of each, `[S, V]`.
     ///
     /// # Errors
-    /// If there is no more room, or the device failed.
-    pub fn push(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+    /// If there is no more room.
+    pub fn push(&mut self, ids: &[u32]) -> Result<Tensor> {
         let mut sequences: Vec<&mut Sequence> = self.sequences.iter_mut().collect();
         let next = vec![ids; sequences.len()];
         logits(self.engine, &mut self.cache, &mut sequences, &next)

@@ -21,7 +21,7 @@ const MANY_ROWS: usize = 12;
 /// Jobs for `m` rows, several for each thread, so that one that is late delays little. With few rows all time
 /// goes into reading weights, and memory is the faster the longer the pieces that are read at a time.
 fn jobs(m: usize) -> usize {
-    threads() * if m < MIN_ROWS { 3 } else { 8 }
+    threads() * if m < TILE { 3 } else { 8 }
 }
 
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
