@@ -11,7 +11,7 @@ pub enum Compute {
     Exact,
     /// Int8 for weights of block formats, F32 for others.
     Auto,
-    /// Int8 for weights of block formats, BF16 for weights of BF16.
+    /// Int8 for weights of block formats, BF16 for weights of BF16 where the CPU multiplies such.
     Fast,
 }
 

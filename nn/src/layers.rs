@@ -1,6 +1,7 @@
 //! Linear, normalization and embedding.
 
 use crate::{Compute, Ctx, Lora, Param};
+use puyu_tensor::cpu::simd::Isa;
 use puyu_tensor::{DType, Tensor};
 
 /// `y = x · weightᵀ + bias`, with a weight of any dtype, and what an adapter adds.
@@ -57,7 +58,7 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
 fn rounding(weight: &Tensor, ctx: &Ctx) -> Option<DType> {
     match (ctx.compute, weight.dtype()) {
         (Compute::Auto | Compute::Fast, dtype) if dtype.has_integer_codes() => Some(DType::I8Row),
-        (Compute::Fast, DType::BF16) => Some(DType::BF16),
+        (Compute::Fast, DType::BF16) if Isa::detect().dots() => Some(DType::BF16),
         _ => None,
     }
 }
