@@ -9,7 +9,8 @@ use super::scan;
 use super::wording::{self, Form};
 use super::words::{self, FOODS, JOBS, Lang, PEOPLE, Person, THINGS};
 
-/// The relations that questions are about, and the questions of each.
+/// The relations that questions are about, and the questions of each. Who does something at a time is asked
+/// twice as often: four digits are to be compared, and one that differs makes another answer.
 const ASKED: [(Relation, &[Form]); 9] = [
     (Relation::At, &[Form::Where, Form::WhoAt]),
     (Relation::Has, &[Form::ColourOf, Form::WhatHas, Form::WhoHas]),
@@ -17,7 +18,7 @@ const ASKED: [(Relation, &[Form]); 9] = [
     (Relation::Job, &[Form::Job, Form::WhoJob]),
     (Relation::ThingAt, &[Form::ThingWhere, Form::WhatAt]),
     (Relation::DoDay, &[Form::DoDay, Form::WhoDay]),
-    (Relation::DoTime, &[Form::DoTime, Form::WhoTime]),
+    (Relation::DoTime, &[Form::DoTime, Form::WhoTime, Form::WhoTime]),
     (Relation::Age, &[Form::Age, Form::WhoAge]),
     (Relation::Count, &[Form::HowMany]),
 ];
@@ -195,7 +196,7 @@ pub(super) fn others(rng: &mut Rng) -> usize {
     1 + rng.below(3) + rng.below(3)
 }
 
-/// A relation and a form of question about it, every form alike often.
+/// A relation and a form of question about it, every form as often as it is listed.
 fn drawn_form(rng: &mut Rng) -> (Relation, Form) {
     let mut n = rng.below(ASKED.iter().map(|(_, forms)| forms.len()).sum());
     for (relation, forms) in ASKED {

@@ -45,7 +45,7 @@ pub use words::{DAYS, FOODS, Lang, Noun, PLACES, Person, THINGS};
 pub use write::{Card, FileCard, Options, write};
 
 /// Changes with everything that changes the bytes of a seed.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// A problem of `kind` in `lang` whose facts or operands are of `split`, in a wording of that split.
 pub fn problem(rng: &mut Rng, kind: Kind, lang: Lang, split: Split) -> Problem {

@@ -235,7 +235,7 @@ const CHAINS: [[&str; 6]; 4] = [
 
 /// Which of two or more.
 pub(super) fn comparing(rng: &mut Rng, lang: Lang, split: Split) -> Option<Problem> {
-    match rng.below(6) {
+    match rng.below(7) {
         0 | 1 => chain(rng, lang, split),
         2 => compare_numbers(rng, lang, split),
         3 => compare_people(rng, lang, split, Form::Older),

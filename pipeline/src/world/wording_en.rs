@@ -114,8 +114,8 @@ fn lookup(form: Form) -> Option<Wordings> {
         Form::WhoDay => [
             "Who {x} on {d}?",
             "[Tell me|Say|Please say] who {x} on {d}.",
-            "[Which|What] person {x} on {d}?",
-            "[Name|Find] the person who {x} on {d}.",
+            "[Which person {x} on {d}?|Please say which person {x} on {d}.|Say which person {x} on {d}.]",
+            "[Name|Find|Tell me the name of] the person who {x} on {d}.",
             "On {d}, who {x}?",
             "Tell me which person {x} on {d}.",
         ],
@@ -130,8 +130,8 @@ fn lookup(form: Form) -> Option<Wordings> {
         Form::WhoTime => [
             "Who {x} at {m}?",
             "[Tell me|Say|Please say] who {x} at {m}.",
-            "[Which|What] person {x} at {m}?",
-            "[Name|Find] the person who {x} at {m}.",
+            "[Which person {x} at {m}?|Please say which person {x} at {m}.|Say which person {x} at {m}.]",
+            "[Name|Find|Tell me the name of] the person who {x} at {m}.",
             "At {m}, who {x}?",
             "Tell me which person {x} at {m}.",
         ],
