@@ -335,7 +335,7 @@ fn bench_runs_sequences_together_and_traces_sum_up_ops() {
         let rate = tokens * 1e9 / row["samples_ns"][0].as_f64().unwrap();
         assert!((row["samples_ts"][0].as_f64().unwrap() / rate - 1.0).abs() < 1e-9, "{text}");
     }
-    for wanted in ["| matmul_transposed f32 |", "| paged_attention |", "| between ops |", "GB/s"] {
+    for wanted in ["| project f32 |", "| paged_attention |", "| between ops |", "GB/s"] {
         assert!(said.contains(wanted), "{wanted} in {said}");
     }
     assert!(!said.contains(" us "), "{said}");

@@ -4,7 +4,7 @@
 use puyu_tensor::cpu::gemm::matmul_with;
 use puyu_tensor::cpu::panel::{LANES, Weight, pack_panel};
 use puyu_tensor::cpu::pool::with_threads;
-use puyu_tensor::cpu::simd::Isa;
+use puyu_tensor::cpu::simd::{Isa, Panel};
 use puyu_tensor::quant::{decode_row, encode_row};
 use puyu_tensor::{DType, Packing, Spec, View, ViewMut};
 
@@ -199,6 +199,41 @@ fn products_of_bf16_equal_decoded_ones() {
 }
 
 /// Kernels that add products in 16 bits must have room for the largest codes.
+/// Rows by several panels have the bits of one row by one panel, whatever their numbers.
+#[test]
+fn rows_by_panels_equal_tiles() {
+    let (k, a_row) = (38, 40);
+    let a = numbers(8 * a_row, 3);
+    for dtype in [DType::F32, DType::F16, DType::BF16] {
+        // Panels with a row of all of them after another, as a cache of values has them, or one by one.
+        for (panels, dense) in (1..8).flat_map(|n| [(n, false), (n, true)]) {
+            let step = if dense { LANES } else { panels * LANES };
+            if dtype == DType::BF16 && !dense {
+                continue;
+            }
+            let bytes = encoded(dtype, &numbers(k * panels * LANES, panels as u64));
+            let stride = dtype.bytes(if dense { k * LANES } else { LANES });
+            let panel = Panel { dtype, bytes: &bytes, k, step, dots: false, ahead: 64 };
+            for isa in Isa::available() {
+                for rows in 1..=8 {
+                    let mut sums = vec![[0.5; LANES]; rows * panels];
+                    isa.rows(&a, [a_row, 1], panel, [panels, stride], &mut sums);
+                    for (at, sums) in sums.iter().enumerate() {
+                        let (row, p) = (at / panels, at % panels);
+                        let mut one = [[0.5; LANES]];
+                        let panel = Panel { bytes: &bytes[p * stride..], ..panel };
+                        isa.tile(&a[row * a_row..], [a_row, 1], panel, &mut one);
+                        assert_eq!(
+                            *sums, one[0],
+                            "{isa:?} {dtype}: row {row} of {rows}, panel {p}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_largest_codes_do_not_overflow() {
     let (m, n, k) = (9, 16, 512);

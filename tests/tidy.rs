@@ -156,12 +156,13 @@ fn ignored_tests_say_why() {
 }
 
 /// Where `unsafe` may be: files, and folders ending in `/`.
-const UNSAFE: [(&str, &str); 9] = [
+const UNSAFE: [(&str, &str); 10] = [
     ("tensor/src/cpu/", "SIMD, and the pool that runs kernels on threads"),
     ("tensor/src/gpu/", "byte casts of what a GPU reads and writes"),
     ("tensor/src/storage.rs", "aligned memory and memory maps"),
     ("tensor/src/ops/attention.rs", "jobs write disjoint parts of one output"),
     ("tensor/src/ops/attention_grad.rs", "jobs write disjoint parts of one output"),
+    ("tensor/src/ops/kv_write.rs", "jobs write disjoint parts of one output"),
     ("tensor/src/ops/paged_attention.rs", "jobs write disjoint parts of one output"),
     ("tensor/src/ops/copy.rs", "jobs write disjoint parts of one output"),
     ("tests/src/memory.rs", "an allocator that counts"),

@@ -30,7 +30,7 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
     let learns = x.requires_grad() || weights.iter().any(Tensor::requires_grad);
     let round = |w: &Tensor| rounding(w, ctx).filter(|_| !learns);
     let first = round(&weights[0]);
-    let products = if first.is_some() && weights.iter().all(|w| round(w) == first) {
+    let products = if !learns && weights.iter().all(|w| round(w) == first) {
         x.project(weights.each_ref(), first)
     } else {
         weights.map(|w| match round(&w) {

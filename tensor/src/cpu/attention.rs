@@ -106,31 +106,22 @@ struct Matrix<'a> {
     dtype: DType,
     bytes: &'a [u8],
     step: usize,
+    /// Bytes from it to the one that comes next.
+    next: isize,
 }
 
 impl<'a> Matrix<'a> {
     fn floats(data: &'a [f32], step: usize) -> Self {
-        Self { dtype: DType::F32, bytes: bytemuck::cast_slice(data), step }
+        Self { dtype: DType::F32, bytes: bytemuck::cast_slice(data), step, next: 0 }
     }
 }
 
 /// Adds `a [rows][K] · b`, K rows of `b`, to `y`, whose rows are as long as those of `b`, at most a tile.
 fn multiply_add(a: &[f32], a_row: usize, b: Matrix, k: usize, y: &mut [f32]) {
-    let isa = Isa::detect();
-    let y_row = b.step;
-    for column in (0..y_row).step_by(LANES) {
-        let bytes = &b.bytes[b.dtype.bytes(column)..];
-        let panel = Panel { dtype: b.dtype, bytes, k, step: b.step, dots: false };
-        let mut sums = [[0.0; LANES]; TILE];
-        let rows = y.len() / y_row;
-        for (sums, y) in sums.iter_mut().zip(y.chunks_exact(y_row)) {
-            sums.copy_from_slice(&y[column..column + LANES]);
-        }
-        isa.tile(a, [a_row, 1], panel, &mut sums[..rows]);
-        for (sums, y) in sums.iter().zip(y.chunks_exact_mut(y_row)) {
-            y[column..column + LANES].copy_from_slice(sums);
-        }
-    }
+    let Matrix { dtype, bytes, step, next: ahead } = b;
+    let panel = Panel { dtype, bytes, k, step, dots: false, ahead };
+    let panels = [b.step / LANES, b.dtype.bytes(LANES)];
+    Isa::detect().rows(a, [a_row, 1], panel, panels, y.as_chunks_mut().0);
 }
 
 /// Where keys and values come from, in blocks of 64 tokens.
@@ -185,20 +176,28 @@ pub(crate) fn span(queries: &[Query], scale: f32, index: usize, blocks: &impl Bl
     for start in (index * SPAN..keys).step_by(BLOCK) {
         // A tile reads a block once, so that decoding it first would be more work.
         let once = queries.len() <= TILE && width == d;
-        let found = if once { blocks.in_place(start / BLOCK) } else { None };
-        let [k, v] = match found {
-            Some((dtype, [k, v])) => {
-                [(k, BLOCK), (v, width)].map(|(bytes, step)| Matrix { dtype, bytes, step })
-            }
-            None => {
-                blocks.fill(start / BLOCK, &mut k, &mut v);
-                for (to, from) in padded.chunks_exact_mut(width).zip(v.chunks_exact(d)) {
-                    to[..d].copy_from_slice(from);
+        let found = |start: usize| if once { blocks.in_place(start / BLOCK) } else { None };
+        let [k, v] =
+            match found(start) {
+                Some((dtype, [k, v])) => {
+                    // While a matrix is read, memory is asked for the one after it.
+                    let later = (start + BLOCK < keys).then(|| found(start + BLOCK)).flatten();
+                    let from = |a: &[u8], b: &[u8]| {
+                        b.as_ptr().addr().wrapping_sub(a.as_ptr().addr()) as isize
+                    };
+                    let after_v = later.map_or(0, |(_, [k, _])| from(v, k));
+                    [(k, BLOCK, from(k, v)), (v, width, after_v)]
+                        .map(|(bytes, step, next)| Matrix { dtype, bytes, step, next })
                 }
-                let v = if width == d { &v } else { &padded };
-                [Matrix::floats(&k, BLOCK), Matrix::floats(v, width)]
-            }
-        };
+                None => {
+                    blocks.fill(start / BLOCK, &mut k, &mut v);
+                    for (to, from) in padded.chunks_exact_mut(width).zip(v.chunks_exact(d)) {
+                        to[..d].copy_from_slice(from);
+                    }
+                    let v = if width == d { &v } else { &padded };
+                    [Matrix::floats(&k, BLOCK), Matrix::floats(v, width)]
+                }
+            };
         for first in (0..queries.len()).step_by(TILE) {
             let rows = first..(first + TILE).min(queries.len());
             add_block(&queries[rows.clone()], rows, start, &q[first * d..], [k, v], &mut states);

@@ -7,7 +7,7 @@
 
 use crate::cpu::gemm_f32::Pack;
 use crate::cpu::panel::{LANES, Weight, decode_floats};
-use crate::cpu::simd::{Isa, Panel};
+use crate::cpu::simd::{AHEAD, Isa, Panel};
 use crate::{DType, quant};
 use std::ops::Range;
 
@@ -61,7 +61,7 @@ impl Panels<'_> {
     pub fn get(&self, i: usize) -> Panel<'_> {
         let bytes = &self.bytes[i * self.stride + self.from..][..self.len];
         let k = self.len / (LANES * self.dtype.block_bytes());
-        Panel { dtype: self.dtype, bytes, k, step: LANES, dots: self.dots }
+        Panel { dtype: self.dtype, bytes, k, step: LANES, dots: self.dots, ahead: AHEAD }
     }
 }
 

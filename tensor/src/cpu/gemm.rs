@@ -11,6 +11,7 @@ use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
 use crate::{DType, Packing, View, ViewMut, quant};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Panels of a job at most; a multiple of the panels in any block.
 const MAX_GROUP: usize = 16;
@@ -18,11 +19,8 @@ const MAX_GROUP: usize = 16;
 /// Rows from which on decoded panels are copied for tiles of more rows.
 const MANY_ROWS: usize = 12;
 
-/// Jobs for `m` rows, several for each thread, so that one that is late delays little. With few rows all time
-/// goes into reading weights, and memory is the faster the longer the pieces that are read at a time.
-fn jobs(m: usize) -> usize {
-    threads() * if m < TILE { 3 } else { 8 }
-}
+/// Jobs for each thread, so that one that is late delays little.
+const JOBS: usize = 8;
 
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
@@ -58,14 +56,30 @@ pub fn matmul_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut) {
         "matmul: {} has its blocks along neither dimension",
         w.spec
     );
-    let rows = y.spec.rows();
-    let y = y.data::<f32>();
-    if let Some(w) = integers(x, w) {
-        return rounded(isa, x, &mut [(w, y)]);
+    products(isa, x, vec![(*w, y.data())]);
+}
+
+/// `y_i [M, N_i] = x [M, K] · w_i [K, N_i]` for several `w`, in one parallel region if M is small.
+pub(crate) fn project(x: &View, w: &[View], y: &mut [ViewMut]) {
+    let y = y.iter_mut().map(|y| y.data::<f32>());
+    products(Isa::detect(), x, w.iter().copied().zip(y).collect());
+}
+
+/// The products of `x` by each of several `w`; those of one kind together.
+fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
+    let kind = |w: &View<'a>| (integers(x, w).is_some(), pairs(isa, x, w).is_some());
+    let first = all.first().map(|(w, _)| kind(w));
+    if all.iter().any(|(w, _)| Some(kind(w)) != first) {
+        return all.into_iter().for_each(|one| products(isa, x, vec![one]));
     }
-    match pairs(isa, x, w) {
-        Some([x, w]) => floats((isa, true), &x, &w, rows, y),
-        None => floats((isa, false), x, w, rows, y),
+    let (w, y): (Vec<View>, Vec<&mut [f32]>) = all.into_iter().unzip();
+    match first {
+        Some((true, _)) => rounded(isa, x, w.iter().filter_map(|w| integers(x, w)).zip(y)),
+        Some((_, true)) => {
+            let paired: Vec<[View; 2]> = w.iter().filter_map(|w| pairs(isa, x, w)).collect();
+            floats((isa, true), &paired[0][0], paired.iter().map(|[_, w]| *w).zip(y));
+        }
+        _ => floats((isa, false), x, w.into_iter().zip(y)),
     }
 }
 
@@ -89,43 +103,79 @@ fn pairs<'a>(isa: Isa, x: &View<'a>, w: &View<'a>) -> Option<[View<'a>; 2]> {
     if isa.dots() { Some([halve(x, x_k)?, halve(w, w_k)?]) } else { None }
 }
 
-/// The product of floats, or of what is decoded to floats, `rows` rows in all.
-fn floats((isa, dots): (Isa, bool), x: &View, w: &View, rows: usize, y: &mut [f32]) {
-    let wr = w.spec.rank();
-    let (k, n) = (w.spec.shape[wr - 2], w.spec.shape[wr - 1]);
-    let (k_step, n_step) = (w.spec.strides[wr - 2], w.spec.strides[wr - 1]);
-    let (dtype, packed) = (w.spec.dtype, w.spec.packing == Packing::Panel16);
-    // Rows of x per product, and products.
-    let m = if wr > 2 {
-        y.len() / n.max(1) / w.spec.shape[..wr - 2].iter().product::<usize>().max(1)
-    } else {
-        rows
-    };
-    if m == 0 || n == 0 {
-        return;
+/// The same of floats, or of what is decoded to floats.
+fn floats<'a>(
+    (isa, dots): (Isa, bool),
+    x: &View,
+    all: impl IntoIterator<Item = (View<'a>, &'a mut [f32])>,
+) {
+    let mut left = None;
+    let mut few = Vec::new();
+    for (w, y) in all {
+        let rank = w.spec.rank();
+        let (k, n) = (w.spec.shape[rank - 2], w.spec.shape[rank - 1]);
+        let products = w.spec.shape[..rank - 2].iter().product::<usize>();
+        // Rows of x per product.
+        let m = y.len() / n.max(1) / products.max(1);
+        if m == 0 {
+            continue;
+        }
+        let left = &*left.get_or_insert_with(|| Left::new(x, m));
+        let right = Floats { isa, dots, w, sizes: [products, m, k, n] };
+        right.multiply(left, y, &mut few);
     }
-    let left = Left::new(x, m);
-    let products = rows / m;
-    if dtype == DType::F32 && !packed && m > 1 {
-        let right = |p: usize| Right::new(w, p * k);
-        let sizes = [products, m, k, n];
-        return gemm_f32::multiply((isa, dots), &left, right, sizes, 1, y, false);
+    let Some(left) = left else { return };
+    let panels = |f: &Floats| f.sizes[0] * f.sizes[3].div_ceil(LANES);
+    let total: usize = few.iter().map(|(f, _)| panels(f)).sum();
+    let plan = |(f, _): &(Floats, _)| f.plan((JOBS * threads() * panels(f)).div_ceil(total));
+    par_plans(&few, plan, |(f, out), job| f.few_rows(&left, out, job));
+}
+
+/// A right operand of floats, or of what is decoded to floats.
+struct Floats<'a> {
+    isa: Isa,
+    dots: bool,
+    /// `[.., K, N]`
+    w: View<'a>,
+    /// Products, rows of each, K, N.
+    sizes: [usize; 4],
+}
+
+impl<'a> Floats<'a> {
+    fn columns(&self, product: usize) -> Columns<'a> {
+        let ([_, _, k, n], View { spec, bytes }) = (self.sizes, self.w);
+        let [k_step, n_step] = [2, 1].map(|i| spec.strides[spec.rank() - i]);
+        let (dtype, packed) = (spec.dtype, spec.packing == Packing::Panel16);
+        let bytes = &bytes[dtype.bytes(spec.row_offset(product * k))..];
+        Columns { isa: self.isa, dtype, packed, bytes, k_step, n_step, k, n, dots: self.dots }
     }
-    let columns = |product: usize| {
-        let start = dtype.bytes(w.spec.row_offset(product * k));
-        Columns { isa, dtype, packed, bytes: &w.bytes[start..], k_step, n_step, k, n, dots }
-    };
-    if m >= MANY_ROWS && k_step == 1 {
-        let (sizes, grain) = ([products, m, k, n], dtype.block_len().max(LANES));
-        return gemm_f32::multiply((isa, dots), &left, columns, sizes, grain, y, false);
+
+    /// Many rows at once; few go to `few`, so that several products share a parallel region.
+    fn multiply(self, left: &Left, y: &'a mut [f32], few: &mut Vec<(Self, SharedMut<'a, f32>)>) {
+        let (spec, [_, m, k, _]) = (&self.w.spec, self.sizes);
+        let packed = spec.packing == Packing::Panel16;
+        let isa = (self.isa, self.dots);
+        if spec.dtype == DType::F32 && !packed && m > 1 {
+            let right = |p: usize| Right::new(&self.w, p * k);
+            gemm_f32::multiply(isa, left, right, self.sizes, 1, y, false);
+        } else if m >= MANY_ROWS && spec.strides[spec.rank() - 2] == 1 {
+            let grain = spec.dtype.block_len().max(LANES);
+            gemm_f32::multiply(isa, left, |p| self.columns(p), self.sizes, grain, y, false);
+        } else {
+            few.push((self, SharedMut::new(y)));
+        }
     }
-    let out = SharedMut::new(y);
-    let panels = n.div_ceil(LANES);
-    let grain = columns(0).granularity();
-    let plan = Plan::new(jobs(m), [products, panels, grain], [m, MIN_ROWS]);
-    par(plan.jobs(), |job| {
-        let (product, panels, rows) = plan.job(job);
-        let columns = columns(product);
+
+    fn plan(&self, wanted: usize) -> Plan {
+        let [products, m, _, n] = self.sizes;
+        let grain = self.columns(0).granularity();
+        Plan::new(wanted, [products, n.div_ceil(LANES), grain], [m, MIN_ROWS])
+    }
+
+    /// One job of few rows.
+    fn few_rows(&self, left: &Left, out: &SharedMut<f32>, (product, panels, rows): Job) {
+        let ([_, m, k, n], isa) = (self.sizes, self.isa);
+        let columns = self.columns(product);
         let mut scratch = Scratch::default();
         let mut sums = [[0.0; LANES]; TILE];
         let chunk = if columns.in_place(&panels) { k.max(1) } else { K_CHUNK };
@@ -138,11 +188,13 @@ fn floats((isa, dots): (Isa, bool), x: &View, w: &View, rows: usize, y: &mut [f3
                 // SAFETY: each job has its own rows and columns of `out`.
                 let y = unsafe { out.slice(at + first..at + last) };
                 let mut sums = [[0.0; LANES]; MAX_GROUP];
+                let sums = &mut sums[..panels.len()];
                 if k0 > 0 {
                     sums.as_flattened_mut()[..y.len()].copy_from_slice(y);
                 }
                 let a = left.at(product, rows.start, k0);
-                isa.row(a, left.step, ready.all(), ready.stride(), &mut sums[..panels.len()]);
+                let several = [panels.len(), ready.stride()];
+                isa.rows(a, [0, left.step], ready.all(), several, sums);
                 y.copy_from_slice(&sums.as_flattened()[..y.len()]);
                 continue;
             }
@@ -172,19 +224,6 @@ fn floats((isa, dots): (Isa, bool), x: &View, w: &View, rows: usize, y: &mut [f3
                 }
             }
         }
-    });
-}
-
-/// `y_i [M, N_i] = x [M, K] · w_i [K, N_i]` for several `w`, in one parallel region if x is rounded.
-pub(crate) fn project(x: &View, w: &[View], y: &mut [ViewMut]) {
-    let isa = Isa::detect();
-    let weights: Option<Vec<Weight>> = w.iter().map(|w| integers(x, w)).collect();
-    match weights {
-        Some(weights) => {
-            let y = y.iter_mut().map(|y| y.data::<f32>());
-            rounded(isa, x, &mut weights.into_iter().zip(y).collect::<Vec<_>>());
-        }
-        None => w.iter().zip(y).for_each(|(w, y)| matmul_with(isa, x, w, y)),
     }
 }
 
@@ -204,33 +243,25 @@ fn integers<'a>(x: &View, w: &View<'a>) -> Option<Weight<'a>> {
 }
 
 /// `y [M, N]` of rounded rows `x [.., K]` and a block weight of N rows, for each weight and `y` in `all`.
-fn rounded(isa: Isa, x: &View, all: &mut [(Weight, &mut [f32])]) {
+fn rounded<'a>(isa: Isa, x: &View, all: impl Iterator<Item = (Weight<'a>, &'a mut [f32])>) {
     /// Bytes of `x` that stay in the second-level cache while the weights pass by.
     const X_BYTES: usize = 1 << 18;
     let m = x.spec.rows();
     let x_row = DType::I8Row.bytes(x.spec.last());
     if m == 0 || x_row == 0 {
-        return all.iter_mut().for_each(|(_, y)| y.fill(0.0));
+        return all.for_each(|(_, y)| y.fill(0.0));
     }
     let dense = x.spec.is_contiguous();
     let rows: Cow<[u8]> = if dense { x.bytes.into() } else { gather(x, x_row).into() };
     let tall = (X_BYTES / x_row).next_multiple_of(TILE);
-    let panels: usize = all.iter().map(|(w, _)| w.panels()).sum();
-    let mut count = 0;
-    let parts: Vec<(&Weight, SharedMut<f32>, Plan, usize)> = all
-        .iter_mut()
-        .map(|(w, y)| {
-            let share = (jobs(m) * w.panels()).div_ceil(panels.max(1));
-            let plan = Plan::new(share, [m.div_ceil(tall), w.panels(), 1], [tall.min(m), MIN_ROWS]);
-            let first = count;
-            count += plan.jobs();
-            (&*w, SharedMut::new(y), plan, first)
-        })
-        .collect();
-    par(count, |job| {
-        let part = parts.iter().rfind(|(.., plan, first)| job >= *first && plan.jobs() > 0);
-        let (w, out, plan, first) = part.expect("every job belongs to a weight");
-        let (n, (part, panels, range)) = (w.rows, plan.job(job - first));
+    let all: Vec<_> = all.map(|(w, y)| (w, SharedMut::new(y))).collect();
+    let total: usize = all.iter().map(|(w, _)| w.panels()).sum();
+    let plan = |(w, _): &(Weight, _)| {
+        let share = (JOBS * threads() * w.panels()).div_ceil(total.max(1));
+        Plan::new(share, [m.div_ceil(tall), w.panels(), 1], [tall.min(m), MIN_ROWS])
+    };
+    par_plans(&all, plan, |(w, out), (part, panels, range)| {
+        let n = w.rows;
         let range = part * tall + range.start..(part * tall + range.end).min(m);
         let (mut scratch, mut sums) = (Vec::new(), [[0.0; LANES]; TILE]);
         for panel in panels {
@@ -319,6 +350,24 @@ impl<'a> Left<'a> {
     }
 }
 
+/// Product, panels and rows of a job.
+type Job = (usize, Range<usize>, Range<usize>);
+
+/// Cuts each of `all` into jobs by its plan, and calls `f` for all jobs in one parallel region.
+fn par_plans<T: Sync>(all: &[T], plan: impl Fn(&T) -> Plan, f: impl Fn(&T, Job) + Sync) {
+    let mut end = 0;
+    let plan = |part| {
+        let plan = plan(part);
+        end += plan.jobs();
+        (part, plan, end)
+    };
+    let plans: Vec<(&T, Plan, usize)> = all.iter().map(plan).collect();
+    par(end, |job| {
+        let (part, plan, end) = &plans[plans.partition_point(|(.., end)| *end <= job)];
+        f(part, plan.job(job + plan.jobs() - end));
+    });
+}
+
 /// How a product is cut into jobs: products, then rows, then groups of panels.
 struct Plan {
     panels: usize,
@@ -350,8 +399,7 @@ impl Plan {
         self.products * self.pieces * self.groups
     }
 
-    /// Product, panels and rows of a job.
-    fn job(&self, job: usize) -> (usize, std::ops::Range<usize>, std::ops::Range<usize>) {
+    fn job(&self, job: usize) -> Job {
         let (rest, group) = (job / self.groups, job % self.groups);
         let (product, piece) = (rest / self.pieces, rest % self.pieces);
         let panels = group * self.group..((group + 1) * self.group).min(self.panels);

@@ -217,7 +217,7 @@ impl Pack for Right<'_> {
 }
 
 /// How the products are cut into jobs: groups of panels, then products, then pieces of the rows, so
-/// that jobs that run at the same time share columns of the right operand.
+/// that a thread's jobs share columns of the right operand.
 struct Jobs {
     products: usize,
     m: usize,

@@ -2,7 +2,8 @@
 //! it; helpers that have nothing to do look for one for a moment, then park: while they look, a region costs
 //! about a microsecond, and waking one that is parked 40 to 60.
 //!
-//! Chunks are claimed by a counter: the caller can finish alone and never waits for a thread that
+//! Chunks are claimed by counters: every thread goes through a share of its own, so that what it reads lies
+//! side by side, then helps with the others'. The caller can finish alone and never waits for a thread that
 //! has not begun. Which thread runs a chunk never changes a result.
 
 use crate::{Error, Result};
@@ -33,28 +34,49 @@ thread_local! {
     static OWN: RefCell<Option<Arc<Pool>>> = const { RefCell::new(None) };
 }
 
-/// Work that helpers may join: chunks of a function.
+/// The next chunk of a thread's share, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Next(AtomicUsize);
+
+/// Work that helpers may join: chunks of a function, a share for each thread.
 struct Region<'a> {
     f: &'a (dyn Fn(usize) + Sync),
-    next: AtomicUsize,
+    shares: &'a [Next],
     chunks: usize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Region<'_> {
-    /// Runs chunks as long as there are any; a panic is kept, and ends the region.
-    fn work(&self) {
+impl<'a> Region<'a> {
+    fn new(f: &'a (dyn Fn(usize) + Sync), shares: &'a [Next], chunks: usize) -> Self {
+        let region = Self { f, shares, chunks, panic: Mutex::new(None) };
+        for (i, share) in shares.iter().enumerate() {
+            share.0.store(region.start(i), Ordering::Relaxed);
+        }
+        region
+    }
+
+    /// The first chunk of share `i`; the one before it ends there.
+    fn start(&self, i: usize) -> usize {
+        i * self.chunks / self.shares.len()
+    }
+
+    /// Runs chunks as long as there are any, those of share `own` first; a panic is kept, and ends the
+    /// region.
+    fn work(&self, own: usize) {
         let claim = || {
-            loop {
-                let i = self.next.fetch_add(1, Ordering::Relaxed);
-                if i >= self.chunks {
-                    break;
+            for i in (own..self.shares.len()).chain(0..own) {
+                let (next, end) = (&self.shares[i].0, self.start(i + 1));
+                while next.load(Ordering::Relaxed) < end {
+                    let chunk = next.fetch_add(1, Ordering::Relaxed);
+                    if chunk < end {
+                        (self.f)(chunk);
+                    }
                 }
-                (self.f)(i);
             }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(claim)) {
-            self.next.store(self.chunks, Ordering::Relaxed);
+            self.shares.iter().for_each(|share| share.0.store(self.chunks, Ordering::Relaxed));
             self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
         }
     }
@@ -119,7 +141,7 @@ impl Shared {
                 seen = gate / TURN;
                 // SAFETY: the gate was open, so the region was there; it stays until the count that was
                 // just raised is lowered again.
-                unsafe { &*self.region.load(Ordering::Acquire) }.work();
+                unsafe { &*self.region.load(Ordering::Acquire) }.work(helper + 1);
                 self.gate.fetch_sub(1, Ordering::Release);
             }
         }
@@ -130,6 +152,8 @@ impl Shared {
 struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
+    /// The caller's share of a region, then the helpers'.
+    shares: Vec<Next>,
 }
 
 impl Pool {
@@ -143,7 +167,8 @@ impl Pool {
             stop: AtomicBool::new(false),
             parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
         });
-        let mut pool = Self { shared, helpers: Vec::with_capacity(count) };
+        let shares = (0..=count).map(|_| Next::default()).collect();
+        let mut pool = Self { shared, helpers: Vec::with_capacity(count), shares };
         for helper in 0..count {
             let shared = pool.shared.clone();
             let thread = std::thread::Builder::new().name(format!("puyu-{}", helper + 1));
@@ -179,7 +204,7 @@ impl Pool {
         if self.helpers.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
             return (0..chunks).for_each(f);
         }
-        let region = Region { f, next: AtomicUsize::new(0), chunks, panic: Mutex::new(None) };
+        let region = Region::new(f, &self.shares, chunks);
         shared.region.store((&raw const region).cast_mut().cast(), Ordering::Release);
         let turn = (shared.gate.load(Ordering::Relaxed) / TURN + 1) % (OPEN / TURN);
         shared.gate.store(OPEN | (turn * TURN), Ordering::SeqCst);
@@ -188,7 +213,7 @@ impl Pool {
                 helper.thread().unpark();
             }
         }
-        region.work();
+        region.work(0);
         // Closed, so that nobody joins any more; then those who did are waited for, since they use `region`.
         shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0;

@@ -1,8 +1,10 @@
 //! New keys and values written into the block-paged cache, in place.
 
 use crate::cpu::attention::BLOCK;
+use crate::cpu::pool::{SharedMut, par_ranges};
 use crate::op::{Arg, Case, Entry, Op, Outs, Work};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply_to, quant};
+use std::ops::Range;
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -49,27 +51,34 @@ impl Op for KvWrite {
         assert!(fits, "kv_write: k {k}, v {v}, slots {slots} into {} and {}", y[0], y[1]);
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        let [_, groups, d] = *x[0].spec.shape else { unreachable!("check_to checked the rank") };
-        let (k, v) = (x[0].data::<f32>(), x[1].data::<f32>());
+        let [t, groups, d] = *x[0].spec.shape else { unreachable!("check_to checked the rank") };
+        let (k, v, slots) = (x[0].data::<f32>(), x[1].data::<f32>(), x[2].data::<u32>());
         let dtype = y[0].spec.dtype;
         let size = dtype.block_bytes();
         let [kb, vb] = y else { unreachable!("check_to took two") };
-        let mut row = vec![0; d * size];
-        for (t, &slot) in x[2].data::<u32>().iter().enumerate() {
-            let (block, place) = (slot as usize / BLOCK, slot as usize % BLOCK);
-            for g in 0..groups {
-                let at = (t * groups + g) * d;
-                let head = (block * groups + g) * d * BLOCK;
-                let keys = &mut kb.bytes[head * size..][..d * BLOCK * size];
-                quant::encode_row(dtype, &k[at..at + d], &mut row);
-                match size {
-                    2 => spread::<2>(&row, keys, place),
-                    _ => spread::<4>(&row, keys, place),
+        let (keys, values) = (SharedMut::new(&mut *kb.bytes), SharedMut::new(&mut *vb.bytes));
+        par_ranges(groups, GRAIN / (t * d).max(1), |heads| {
+            let mut rows = Vec::new();
+            for (g, run) in heads.flat_map(|g| runs(slots).map(move |run| (g, run))) {
+                let slot = slots[run.start] as usize;
+                let (block, place) = (slot / BLOCK, slot % BLOCK);
+                let head = (block * groups + g) * d * BLOCK * size;
+                let all = head..head + d * BLOCK * size;
+                // SAFETY: every piece of work has heads of its own, and so its own parts of both caches.
+                let (keys, values) = unsafe { (keys.slice(all.clone()), values.slice(all)) };
+                rows.resize(run.len() * d * size, 0);
+                let values = values.chunks_exact_mut(d * size).skip(place);
+                for ((t, value), row) in run.zip(values).zip(rows.chunks_exact_mut(d * size)) {
+                    let at = (t * groups + g) * d;
+                    quant::encode_row(dtype, &k[at..at + d], row);
+                    quant::encode_row(dtype, &v[at..at + d], value);
                 }
-                let to = (head + place * d) * size;
-                quant::encode_row(dtype, &v[at..at + d], &mut vb.bytes[to..to + d * size]);
+                match size {
+                    2 => spread::<2>(&rows, d, keys, place),
+                    _ => spread::<4>(&rows, d, keys, place),
+                }
             }
-        }
+        });
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let numbers = x[0].spec.numel() + x[1].spec.numel();
@@ -77,12 +86,29 @@ impl Op for KvWrite {
     }
 }
 
-/// Writes the elements of `row [D]`, SIZE bytes each, to column `place` of `keys [D, 64]`.
-fn spread<const SIZE: usize>(row: &[u8], keys: &mut [u8], place: usize) {
-    let (cells, _) = keys.as_chunks_mut::<SIZE>();
-    let columns = cells.iter_mut().skip(place).step_by(BLOCK);
-    for (cell, value) in columns.zip(row.as_chunks::<SIZE>().0) {
-        *cell = *value;
+/// Numbers that are written by one thread at least.
+const GRAIN: usize = 4096;
+
+/// The tokens whose slots follow each other within a block, run after run.
+fn runs(slots: &[u32]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = *slots.get(start)? as usize;
+        let follows =
+            |(i, slot): &(usize, &u32)| **slot as usize == first + i && (first % BLOCK + i) < BLOCK;
+        let run = start..start + slots[start..].iter().enumerate().take_while(follows).count();
+        start = run.end;
+        Some(run)
+    })
+}
+
+/// Writes `rows [T][D]`, elements of SIZE bytes, to columns `place` and following of `keys [D, 64]`.
+fn spread<const SIZE: usize>(rows: &[u8], d: usize, keys: &mut [u8], place: usize) {
+    let (cells, rows) = (keys.as_chunks_mut::<SIZE>().0, rows.as_chunks::<SIZE>().0);
+    for (i, cells) in cells.chunks_exact_mut(BLOCK).enumerate() {
+        for (cell, row) in cells[place..].iter_mut().zip(rows.chunks_exact(d)) {
+            *cell = row[i];
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{par_each, par_rows};
-use crate::cpu::simd::versions;
+use crate::cpu::simd::{ask, versions};
 use crate::kernels::{Bind, Kernels, Param, fold};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Device, Spec, Tensor, View, ViewMut, apply, apply1};
@@ -36,17 +36,20 @@ pub struct RmsNorm {
     eps: f32,
 }
 
-/// Σ f(i) for i below `n`, in 16 lanes added in order.
+/// Σ of the products of elements at like places, in 16 lanes added in order.
 #[inline(always)]
-fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+fn sum<const N: usize>(x: [&[f32]; N]) -> f32 {
+    let product = |values: [f32; N]| values.into_iter().reduce(|a, b| a * b).unwrap_or(0.0);
+    let parts = x.map(|x| x.as_chunks::<LANES>());
     let mut lanes = [0.0f32; LANES];
-    for start in (0..n / LANES * LANES).step_by(LANES) {
+    for c in 0..parts[0].0.len() {
+        let chunks = parts.map(|(chunks, _)| &chunks[c]);
         for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(start + i);
+            *lane += product(chunks.map(|chunk| chunk[i]));
         }
     }
-    for (i, lane) in (n / LANES * LANES..n).zip(&mut lanes) {
-        *lane += f(i);
+    for (i, lane) in lanes[..parts[0].1.len()].iter_mut().enumerate() {
+        *lane += product(parts.map(|(_, rest)| rest[i]));
     }
     lanes.into_iter().sum()
 }
@@ -54,12 +57,14 @@ fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 /// 1/√(mean(x²) + ε)
 #[inline(always)]
 fn scale(x: &[f32], eps: f32) -> f32 {
-    1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt()
+    1.0 / (sum([x, x]) / x.len() as f32 + eps).sqrt()
 }
 
 versions! {
     /// One row's y.
     fn forward_row(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+        // The weight was last read a token ago: it comes while squares are added.
+        w.as_chunks::<LANES>().0.iter().for_each(|line| ask(line));
         let scale = scale(x, eps);
         for ((y, &x), &w) in y.iter_mut().zip(x).zip(w) {
             *y = x * scale * w;
@@ -73,7 +78,7 @@ versions! {
         let n = x.len();
         let (w, dy, dx, dw) = (&w[..n], &dy[..n], &mut dx[..n], &mut dw[..n]);
         let s = scale(x, eps);
-        let along = sum(n, |i| dy[i] * w[i] * x[i]) / n as f32 * (s * s * s);
+        let along = sum([dy, w, x]) / n as f32 * (s * s * s);
         for i in 0..n {
             dx[i] = dy[i] * w[i] * s - x[i] * along;
             dw[i] += dy[i] * x[i] * s;

@@ -11,9 +11,6 @@ const F32: u8 = DType::F32 as u8;
 const F16: u8 = DType::F16 as u8;
 const BF16: u8 = DType::BF16 as u8;
 
-/// Bytes of weights that are asked for ahead of their use by a single row, which is as fast as memory.
-pub(super) const AHEAD: usize = 2048;
-
 /// See [`super::Isa::tile`].
 ///
 /// # Safety
@@ -57,7 +54,7 @@ unsafe fn chains<const E: u8, const M: usize>(
             std::array::from_fn(|m| [_mm256_loadu_ps(half(m, 0)), _mm256_loadu_ps(half(m, 1))]);
         for _ in 0..panel.k / at_once {
             if M == 1 {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(panel.ahead).cast());
             }
             let w = [eight::<E>(at), eight::<E>(at.add(8 * size))];
             for i in 0..at_once {

@@ -3,9 +3,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
-use super::avx2::AHEAD;
 use super::format::*;
-use super::{LANES, Sums};
+use super::{AHEAD, LANES, Sums};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -59,7 +58,9 @@ unsafe fn outputs<const F: u8, const M: usize, const H: usize>(
                 if M == 1 {
                     let sub = format.bytes / format.subs;
                     for line in (s * sub..(s + 1) * sub).step_by(64) {
-                        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + line).cast());
+                        _mm_prefetch::<_MM_HINT_T0>(
+                            w.wrapping_offset(AHEAD + line as isize).cast(),
+                        );
                     }
                 }
                 for part in 0..parts {

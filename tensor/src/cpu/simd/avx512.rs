@@ -3,7 +3,6 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
-use super::avx2::AHEAD;
 use super::format::{for_rows, for_tiles, through_copy};
 use super::{LANES, Panel, Strip, Sums, portable};
 use crate::DType;
@@ -63,7 +62,7 @@ unsafe fn chains<const E: u8, const M: usize>(
         let mut y: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(sums[m].as_ptr()));
         for _ in 0..panel.k / at_once {
             if M == 1 {
-                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_offset(panel.ahead).cast());
             }
             let v = elements::<E>(w);
             for i in 0..at_once {
@@ -234,53 +233,79 @@ unsafe fn sums<const M: usize, const N: usize, const E: u8>(
     }
 }
 
-/// See [`super::Isa::row`].
+/// The sums of an even number of panels in [`super::Isa::rows`]: `rows` rows of `y_row` floats.
 ///
 /// # Safety
-/// The CPU has the features, and lengths fit as `Isa::row` checks.
+/// The CPU has the features, and lengths fit as `Isa::rows` checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn row(a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut [[f32; 16]; 4]) {
-    // SAFETY: the caller's promises are passed on.
-    unsafe {
-        match panel.dtype {
-            _ if panel.dots => streams::<DOTS>(a, step, panel, stride, sums),
-            DType::F32 => streams::<F32>(a, step, panel, stride, sums),
-            DType::F16 => streams::<F16>(a, step, panel, stride, sums),
-            DType::BF16 => streams::<BF16>(a, step, panel, stride, sums),
-            other => unreachable!("{other} is no float"),
-        }
-    }
+pub unsafe fn several(
+    a: &[f32],
+    at: [usize; 2],
+    panel: Panel,
+    [panels, stride]: [usize; 2],
+    sums: &mut Sums,
+    [rows, y_row]: [usize; 2],
+) {
+    let y = sums.as_flattened_mut().as_mut_ptr();
+    for_rows!(panels, [4, 2], |p, N| {
+        for_rows!(rows, [4, 3, 2, 1], |i, M| {
+            // SAFETY: `a` and `y` have that many rows, and as many panels; the rest is the caller's promise.
+            unsafe {
+                let (a, y) = (a.as_ptr().add(i * at[0]), y.add(i * y_row + p * LANES));
+                let panel = Panel { bytes: &panel.bytes[p * stride..], ..panel };
+                match panel.dtype {
+                    _ if panel.dots => streams::<DOTS, M, N>(a, at, panel, stride, y, y_row),
+                    DType::F32 => streams::<F32, M, N>(a, at, panel, stride, y, y_row),
+                    DType::F16 => streams::<F16, M, N>(a, at, panel, stride, y, y_row),
+                    DType::BF16 => streams::<BF16, M, N>(a, at, panel, stride, y, y_row),
+                    other => unreachable!("{other} is no float"),
+                }
+            }
+        });
+    });
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn streams<const E: u8>(
-    a: &[f32],
-    step: usize,
+unsafe fn streams<const E: u8, const M: usize, const N: usize>(
+    mut a: *const f32,
+    [row, step]: [usize; 2],
     panel: Panel,
     stride: usize,
-    sums: &mut [[f32; 16]; 4],
+    y: *mut f32,
+    y_row: usize,
 ) {
     let (at_once, size) = const { (at_once(E), size(E)) };
     let mut w = panel.bytes.as_ptr();
-    let mut a = a.as_ptr();
-    // SAFETY: four panels have 16 elements for each of their k, `a` has that many.
+    // SAFETY: N panels have 16 elements for each of their k, `a` has M rows, `y` M rows of N times 16.
     unsafe {
-        let mut y: [__m512; 4] = std::array::from_fn(|p| _mm512_loadu_ps(sums[p].as_ptr()));
+        let at = |m: usize, p: usize| y.add(m * y_row + p * LANES);
+        let mut sums: [[__m512; N]; M] =
+            std::array::from_fn(|m| std::array::from_fn(|p| _mm512_loadu_ps(at(m, p))));
         for _ in 0..panel.k / at_once {
-            for p in 0..4 {
+            for p in 0..N {
                 let w = w.add(p * stride);
-                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD).cast());
+                let ahead = w.wrapping_offset(panel.ahead).cast();
+                if M == 1 {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead);
+                } else {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                }
                 let v = elements::<E>(w);
                 for i in 0..at_once {
-                    y[p] = multiply_add::<E>(_mm512_set1_ps(*a.add(i * step)), v[i], y[p]);
+                    for m in 0..M {
+                        let a = _mm512_set1_ps(*a.add(m * row + i * step));
+                        sums[m][p] = multiply_add::<E>(a, v[i], sums[m][p]);
+                    }
                 }
             }
             a = a.wrapping_add(at_once * step);
             w = w.wrapping_add(panel.step * size);
         }
-        for p in 0..4 {
-            _mm512_storeu_ps(sums[p].as_mut_ptr(), y[p]);
+        for m in 0..M {
+            for p in 0..N {
+                _mm512_storeu_ps(at(m, p), sums[m][p]);
+            }
         }
     }
 }

@@ -6,9 +6,8 @@
 
 #![expect(clippy::needless_range_loop, reason = "one index walks registers and pointers alike")]
 
-use super::Sums;
-use super::avx2::AHEAD;
 use super::format::*;
+use super::{AHEAD, Sums};
 use crate::DType;
 use std::arch::x86_64::*;
 
@@ -41,11 +40,9 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
         for w in panel.chunks_exact(format.bytes) {
             let w = w.as_ptr();
             for s in 0..format.subs {
-                if M == 1 {
-                    let sub = format.bytes / format.subs;
-                    for line in (s * sub..(s + 1) * sub).step_by(64) {
-                        _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + line).cast());
-                    }
+                let sub = format.bytes / format.subs;
+                for line in (s * sub..(s + 1) * sub).step_by(64) {
+                    ask::<F>(w.wrapping_offset(AHEAD + line as isize));
                 }
                 let (scale, offset) = scales::<F>(w, s);
                 if F == Q6K {
@@ -61,10 +58,10 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
                         let scale = if half == 0 { scale } else { offset };
                         for m in 0..M {
                             let block = x.add(m * x_row);
-                            let sum = |at| block.add(at).cast::<i32>().read_unaligned();
-                            let first = sum(X_HALF);
-                            let sum = if half == 0 { first } else { sum(X_SUM) - first };
-                            y[m] = add_scaled(y[m], dot[m], format.bias * sum, scale, block);
+                            let first = dword(block.add(X_HALF));
+                            let second = _mm512_sub_epi32(dword(block.add(X_SUM)), first);
+                            let sum = if half == 0 { first } else { second };
+                            y[m] = add_scaled::<F>(y[m], dot[m], sum, scale, block);
                         }
                     }
                 } else {
@@ -78,8 +75,8 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
                     }
                     for m in 0..M {
                         let block = x.add(m * x_row);
-                        let sum = block.add(X_SUM).cast::<i32>().read_unaligned();
-                        y[m] = add_scaled(y[m], dot[m], format.bias * sum, scale, block);
+                        let sum = dword(block.add(X_SUM));
+                        y[m] = add_scaled::<F>(y[m], dot[m], sum, scale, block);
                         if format.offset {
                             let shift = block.add(X_SHIFT).cast::<f32>().read_unaligned();
                             y[m] = _mm512_fmadd_ps(offset, _mm512_set1_ps(shift), y[m]);
@@ -95,24 +92,41 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
     }
 }
 
-/// y + (dot − bias) · scale · d, d being the scale of the activations in `block`. The integers are such
-/// that floats hold them exactly.
+/// Asks memory for the line at `at`: into the second-level cache, which more lines can be on their way to, if
+/// memory is all that limits; into the first where less is read and more is done with it.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn add_scaled(
+fn ask<const F: u8>(at: *const u8) {
+    if F == Q8_0 {
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    } else {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+}
+
+/// y + (dot − bias · sum) · scale · d, d and `sum` being the scale and the sum of the activations in `block`.
+/// The integers are such that floats hold them exactly.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn add_scaled<const F: u8>(
     y: __m512,
-    dot: __m512i,
-    bias: i32,
+    mut dot: __m512i,
+    sum: __m512i,
     scale: __m512,
     block: *const u8,
 ) -> __m512 {
     // SAFETY: the caller points at a block of I8Row, which begins with its scale.
     let d = _mm512_set1_ps(unsafe { block.cast::<f32>().read_unaligned() });
-    let dot = _mm512_add_ps(_mm512_cvtepi32_ps(dot), _mm512_set1_ps(-bias as f32));
-    _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, d), y)
+    let bias = const { format(F).bias as u32 };
+    if bias != 0 {
+        // A power of two.
+        let shift = _mm_cvtsi32_si128(bias.trailing_zeros() as i32);
+        dot = _mm512_sub_epi32(dot, _mm512_sll_epi32(sum, shift));
+    }
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, d), y)
 }
 
-/// Four activations, in every lane.
+/// Four activations, or a number of a block's, in every lane.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn dword(at: *const u8) -> __m512i {

@@ -43,6 +43,24 @@ pub struct Panel<'a> {
     /// Whether an F32 stands for two BF16 of neighbouring k, whose products with the left operand's two
     /// are added together ([`Isa::dots`]).
     pub dots: bool,
+    /// Bytes from what is read to what memory is asked for meanwhile, where memory is what limits.
+    pub ahead: isize,
+}
+
+/// Bytes of weights that are asked for ahead of their use by a single row, which is as fast as memory.
+pub(crate) const AHEAD: isize = 2048;
+
+/// Asks memory for the line at `at`, which may be anywhere, into the second-level cache.
+#[inline(always)]
+pub(crate) fn ask<T>(at: *const T) {
+    // SAFETY: a prefetch has no effect that a program could see, whatever the address.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Rows of the left operand that one kernel call takes at most.
@@ -171,7 +189,7 @@ impl Isa {
     /// format.
     #[track_caller]
     pub fn tile(self, a: &[f32], [row, step]: [usize; 2], panel: Panel, sums: &mut Sums) {
-        let Panel { dtype, bytes, k, step: panel_step, dots } = panel;
+        let Panel { dtype, bytes, k, step: panel_step, dots, .. } = panel;
         if k == 0 || sums.is_empty() {
             return;
         }
@@ -203,46 +221,63 @@ impl Isa {
         }
     }
 
-    /// [`Isa::tile`] for one row by several panels, `stride` bytes apart: `sums[p]` belongs to panel p.
-    /// With one row a panel is one chain of dependent additions; several at once keep the CPU busy
-    /// and the memory streaming.
+    /// [`Isa::tile`] for several panels, `stride` bytes apart: `sums[i * panels + p]` belongs to row i and
+    /// panel p. With few rows a panel is few chains of dependent additions; several at once keep the CPU
+    /// busy and the memory streaming.
     ///
     /// # Panics
-    /// As [`Isa::tile`].
+    /// As [`Isa::tile`], and if `sums` is not whole rows.
     #[track_caller]
-    pub fn row(self, a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut Sums) {
+    pub fn rows(
+        self,
+        a: &[f32],
+        at: [usize; 2],
+        panel: Panel,
+        [panels, stride]: [usize; 2],
+        sums: &mut Sums,
+    ) {
+        let count = sums.len().checked_div(panels).unwrap_or(0);
+        assert!(count <= TILE && count * panels == sums.len(), "rows: {} sums", sums.len());
         #[cfg(target_arch = "x86_64")]
-        let done = self.fours(a, step, panel, stride, sums);
+        let done = self.several(a, at, panel, [panels, stride], sums);
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
-        for (p, sums) in sums.chunks_mut(1).enumerate().skip(done) {
+        for p in done..panels {
             let panel = Panel { bytes: &panel.bytes[p * stride..], ..panel };
-            self.tile(a, [0, step], panel, sums);
+            let mut column = [[0.0; LANES]; TILE];
+            let column = &mut column[..count];
+            column.iter_mut().zip(sums[p..].iter().step_by(panels)).for_each(|(c, s)| *c = *s);
+            self.tile(a, at, panel, column);
+            sums[p..].iter_mut().step_by(panels).zip(column).for_each(|(s, c)| *s = *c);
         }
     }
 
-    /// The part of [`Isa::row`] that AVX-512 does, four panels at a time; returns how many.
+    /// The part of [`Isa::rows`] that AVX-512 does, four or two panels at a time; returns how many.
     #[cfg(target_arch = "x86_64")]
     #[track_caller]
-    fn fours(self, a: &[f32], step: usize, panel: Panel, stride: usize, sums: &mut Sums) -> usize {
+    fn several(
+        self,
+        a: &[f32],
+        [row, step]: [usize; 2],
+        panel: Panel,
+        [panels, stride]: [usize; 2],
+        sums: &mut Sums,
+    ) -> usize {
         let odd = panel.dtype == DType::BF16 && !panel.k.is_multiple_of(2);
-        if self.0 != Kind::Avx512 || panel.k == 0 || odd {
+        let even = panels / 2 * 2;
+        if self.0 != Kind::Avx512 || panel.k == 0 || odd || even == 0 || sums.is_empty() {
             return 0;
         }
-        assert!(
-            !panel.dots || panel.dtype == DType::F32 && self.dots(),
-            "row: no products of pairs"
-        );
+        let pairs = !panel.dots || panel.dtype == DType::F32 && self.dots();
+        assert!(pairs && panel.dtype.is_float(), "rows: no such products of {}", panel.dtype);
+        let rows = sums.len() / panels;
+        assert!(a.len() > (rows - 1) * row + (panel.k - 1) * step, "rows: left operand too short");
         let span = ((panel.k - 1) * panel.step + LANES) * panel.dtype.block_bytes();
-        assert!(panel.dtype.is_float() && a.len() > (panel.k - 1) * step, "row: does not fit");
-        let (fours, _) = sums.as_chunks_mut::<4>();
-        for (i, sums) in fours.iter_mut().enumerate() {
-            let panel = Panel { bytes: &panel.bytes[4 * i * stride..], ..panel };
-            assert!(panel.bytes.len() >= 3 * stride + span, "row: panels too short");
-            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
-            unsafe { avx512::row(a, step, panel, stride, sums) };
-        }
-        4 * fours.len()
+        assert!(panel.bytes.len() >= (even - 1) * stride + span, "rows: panels too short");
+        let sizes = [rows, panels * LANES];
+        // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
+        unsafe { avx512::several(a, [row, step], panel, [even, stride], sums, sizes) };
+        even
     }
 
     /// Adds to `sums[i][lane]` the product of row i of `x` (I8Row blocks, `x_row` bytes apart) and a
