@@ -20,7 +20,7 @@ const LINE: usize = 64;
 
 /// Freed memory by size class (class = number of lines, rounded up to a quarter of a power of two).
 static FREE: Mutex<FreeList> =
-    Mutex::new(FreeList { blocks: BTreeMap::new(), bytes: 0, used: 0, most: 0 });
+    Mutex::new(FreeList { blocks: BTreeMap::new(), freed: 0, bytes: 0, used: 0, most: 0 });
 
 /// At most this much freed memory is kept, and as much again as is in use: a training step frees its
 /// activations and wants them back at once. Together with what is in use it is little more than was once
@@ -31,8 +31,10 @@ const KEEP_BYTES: usize = 256 << 20;
 const SLACK: usize = 16 << 20;
 
 struct FreeList {
-    /// By size class, the last freed last.
-    blocks: BTreeMap<usize, Vec<Block>>,
+    /// By size class, the last freed last, each with when that was.
+    blocks: BTreeMap<usize, Vec<(u64, Block)>>,
+    /// Blocks that were ever freed: the time.
+    freed: u64,
     /// Bytes of all blocks.
     bytes: usize,
     /// Bytes of owned memory that is not free.
@@ -43,12 +45,12 @@ struct FreeList {
 
 impl FreeList {
     /// Takes memory of a class into use: a free block of it or of at most a quarter more; else nothing,
-    /// after so much was given back, largest blocks first, that a fresh block makes no new peak unless
-    /// it must.
+    /// after so much was given back, what was free for longest first, that a fresh block makes no new peak
+    /// unless it must.
     fn take(&mut self, class: usize, reuse: bool) -> Option<Block> {
         let fits = self.blocks.range_mut(class..=class + class / 4);
         let found = fits.map(|(c, blocks)| (*c, blocks)).find(|(_, blocks)| !blocks.is_empty());
-        if reuse && let Some((class, block)) = found.and_then(|(c, b)| Some((c, b.pop()?))) {
+        if reuse && let Some((class, (_, block))) = found.and_then(|(c, b)| Some((c, b.pop()?))) {
             self.bytes -= class * LINE;
             self.used += class * LINE;
             self.most = self.most.max(self.used);
@@ -56,14 +58,11 @@ impl FreeList {
         }
         self.used += class * LINE;
         self.most = self.most.max(self.used);
-        while self.used + self.bytes > self.most + SLACK
-            && let Some(mut largest) = self.blocks.last_entry()
-        {
-            let freed = *largest.key() * LINE;
-            match largest.get_mut().pop() {
-                Some(_) => self.bytes -= freed,
-                None => drop(largest.remove()),
-            }
+        while self.used + self.bytes > self.most + SLACK {
+            let first = self.blocks.iter().filter_map(|(c, blocks)| Some((blocks.first()?.0, *c)));
+            let Some((_, class)) = first.min() else { break };
+            self.blocks.entry(class).and_modify(|blocks| drop(blocks.remove(0)));
+            self.bytes -= class * LINE;
         }
         None
     }
@@ -220,7 +219,9 @@ impl Drop for Owned {
         free.used -= bytes;
         if free.bytes + bytes <= KEEP_BYTES + free.used {
             free.bytes += bytes;
-            free.blocks.entry(class).or_default().push(block);
+            free.freed += 1;
+            let now = free.freed;
+            free.blocks.entry(class).or_default().push((now, block));
         }
     }
 }

@@ -271,7 +271,8 @@ fn rounded<'a>(isa: Isa, x: &View, all: impl Iterator<Item = (Weight<'a>, &'a mu
             for row in range.clone().step_by(TILE) {
                 let sums = &mut sums[..TILE.min(range.end - row)];
                 sums.fill([0.0; LANES]);
-                isa.tile_i8(&rows[row * x_row..], x_row, w.dtype, bytes, sums);
+                let ahead = row == range.start;
+                isa.tile_i8(&rows[row * x_row..], x_row, w.dtype, bytes, ahead, sums);
                 for (r, sums) in sums.iter().enumerate() {
                     let at = (row + r) * n + first;
                     // SAFETY: each job has its own rows and columns of `out`.

@@ -16,21 +16,34 @@ use std::arch::x86_64::*;
 /// # Safety
 /// The CPU has the features, and lengths fit as `Isa::tile_i8` checks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub unsafe fn tile_i8(x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: &mut Sums) {
+pub unsafe fn tile_i8(
+    x: &[u8],
+    x_row: usize,
+    dtype: DType,
+    panel: &[u8],
+    ahead: bool,
+    sums: &mut Sums,
+) {
     // SAFETY: the caller's promises are passed on.
-    unsafe { with_format!(dtype, rows(x, x_row, panel, sums)) }
+    unsafe { with_format!(dtype, rows(x, x_row, panel, ahead, sums)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn rows<const F: u8>(x: &[u8], x_row: usize, panel: &[u8], sums: &mut Sums) {
+unsafe fn rows<const F: u8>(x: &[u8], x_row: usize, panel: &[u8], ahead: bool, sums: &mut Sums) {
     for_tiles!(sums, x, x_row, [8, 4, 2, 1], |now, x, M| {
         // SAFETY: `x` begins at the tile's first row and holds as many rows as are left.
-        unsafe { tile::<F, M>(x, x_row, panel, now) }
+        unsafe { tile::<F, M>(x, x_row, panel, ahead, now) }
     });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8], sums: &mut Sums) {
+unsafe fn tile<const F: u8, const M: usize>(
+    x: &[u8],
+    x_row: usize,
+    panel: &[u8],
+    ahead: bool,
+    sums: &mut Sums,
+) {
     let format = const { format(F) };
     // SAFETY: panel offsets stay within a block's bytes, activations within the rows' blocks, and
     // `sums` has M entries of 16 floats.
@@ -40,9 +53,11 @@ unsafe fn tile<const F: u8, const M: usize>(x: &[u8], x_row: usize, panel: &[u8]
         for w in panel.chunks_exact(format.bytes) {
             let w = w.as_ptr();
             for s in 0..format.subs {
-                let sub = format.bytes / format.subs;
-                for line in (s * sub..(s + 1) * sub).step_by(64) {
-                    ask::<F>(w.wrapping_offset(AHEAD + line as isize));
+                if ahead {
+                    let sub = format.bytes / format.subs;
+                    for line in (s * sub..(s + 1) * sub).step_by(64) {
+                        ask::<F>(w.wrapping_offset(AHEAD + line as isize));
+                    }
                 }
                 let (scale, offset) = scales::<F>(w, s);
                 if F == Q6K {

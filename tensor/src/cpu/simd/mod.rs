@@ -281,12 +281,23 @@ impl Isa {
     }
 
     /// Adds to `sums[i][lane]` the product of row i of `x` (I8Row blocks, `x_row` bytes apart) and a
-    /// panel of block format `dtype`: integers within a block, f32 over blocks ascending.
+    /// panel of block format `dtype`: integers within a block, f32 over blocks ascending. With `ahead` memory is
+    /// asked for what comes after, for a panel that no cache holds yet.
     ///
     /// # Panics
     /// If there are more than [`TILE`] rows, lengths do not fit, or `dtype` has no integer codes.
     #[track_caller]
-    pub fn tile_i8(self, x: &[u8], x_row: usize, dtype: DType, panel: &[u8], sums: &mut Sums) {
+    pub fn tile_i8(
+        self,
+        x: &[u8],
+        x_row: usize,
+        dtype: DType,
+        panel: &[u8],
+        ahead: bool,
+        sums: &mut Sums,
+    ) {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = ahead;
         let whole = panel.len().is_multiple_of(LANES * dtype.block_bytes());
         assert!(dtype.has_integer_codes() && whole, "tile_i8: {} bytes of {dtype}", panel.len());
         let blocks = panel.len() / (LANES * dtype.block_bytes());
@@ -303,7 +314,7 @@ impl Isa {
             Kind::Avx2 => unsafe { avx2_i8::tile_i8(x, x_row, dtype, panel, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, sums) },
+            Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, ahead, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => unsafe { neon_i8::tile_i8(x, x_row, dtype, panel, sums) },
