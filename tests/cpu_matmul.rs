@@ -198,7 +198,6 @@ fn products_of_bf16_equal_decoded_ones() {
     }
 }
 
-/// Kernels that add products in 16 bits must have room for the largest codes.
 /// Rows by several panels have the bits of one row by one panel, whatever their numbers.
 #[test]
 fn rows_by_panels_equal_tiles() {
@@ -234,6 +233,7 @@ fn rows_by_panels_equal_tiles() {
     }
 }
 
+/// Kernels that add products in 16 bits must have room for the largest codes.
 #[test]
 fn the_largest_codes_do_not_overflow() {
     let (m, n, k) = (9, 16, 512);

@@ -65,22 +65,24 @@ pub(crate) fn project(x: &View, w: &[View], y: &mut [ViewMut]) {
     products(Isa::detect(), x, w.iter().copied().zip(y).collect());
 }
 
-/// The products of `x` by each of several `w`; those of one kind together.
+/// The products of `x` by each of several `w`; those of one kind in one go.
 fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
-    let kind = |w: &View<'a>| (integers(x, w).is_some(), pairs(isa, x, w).is_some());
-    let first = all.first().map(|(w, _)| kind(w));
-    if all.iter().any(|(w, _)| Some(kind(w)) != first) {
-        return all.into_iter().for_each(|one| products(isa, x, vec![one]));
-    }
-    let (w, y): (Vec<View>, Vec<&mut [f32]>) = all.into_iter().unzip();
-    match first {
-        Some((true, _)) => rounded(isa, x, w.iter().filter_map(|w| integers(x, w)).zip(y)),
-        Some((_, true)) => {
-            let paired: Vec<[View; 2]> = w.iter().filter_map(|w| pairs(isa, x, w)).collect();
-            floats((isa, true), &paired[0][0], paired.iter().map(|[_, w]| *w).zip(y));
+    let (mut codes, mut plain, mut left, mut paired) = (Vec::new(), Vec::new(), *x, Vec::new());
+    for (w, y) in all {
+        if let Some(w) = integers(x, &w) {
+            codes.push((w, y));
+        } else if let Some([pairs_of_x, w]) = pairs(isa, x, &w) {
+            left = pairs_of_x;
+            paired.push((w, y));
+        } else {
+            plain.push((w, y));
         }
-        _ => floats((isa, false), x, w.into_iter().zip(y)),
     }
+    if !codes.is_empty() {
+        rounded(isa, x, codes);
+    }
+    floats((isa, true), &left, paired);
+    floats((isa, false), x, plain);
 }
 
 /// Both operands with pairs of BF16 along k as elements, if they are such and the CPU has their products.
@@ -104,11 +106,7 @@ fn pairs<'a>(isa: Isa, x: &View<'a>, w: &View<'a>) -> Option<[View<'a>; 2]> {
 }
 
 /// The same of floats, or of what is decoded to floats.
-fn floats<'a>(
-    (isa, dots): (Isa, bool),
-    x: &View,
-    all: impl IntoIterator<Item = (View<'a>, &'a mut [f32])>,
-) {
+fn floats<'a>((isa, dots): (Isa, bool), x: &View, all: Vec<(View<'a>, &'a mut [f32])>) {
     let mut left = None;
     let mut few = Vec::new();
     for (w, y) in all {
@@ -243,18 +241,18 @@ fn integers<'a>(x: &View, w: &View<'a>) -> Option<Weight<'a>> {
 }
 
 /// `y [M, N]` of rounded rows `x [.., K]` and a block weight of N rows, for each weight and `y` in `all`.
-fn rounded<'a>(isa: Isa, x: &View, all: impl Iterator<Item = (Weight<'a>, &'a mut [f32])>) {
+fn rounded<'a>(isa: Isa, x: &View, all: Vec<(Weight<'a>, &'a mut [f32])>) {
     /// Bytes of `x` that stay in the second-level cache while the weights pass by.
     const X_BYTES: usize = 1 << 18;
     let m = x.spec.rows();
     let x_row = DType::I8Row.bytes(x.spec.last());
     if m == 0 || x_row == 0 {
-        return all.for_each(|(_, y)| y.fill(0.0));
+        return all.into_iter().for_each(|(_, y)| y.fill(0.0));
     }
     let dense = x.spec.is_contiguous();
     let rows: Cow<[u8]> = if dense { x.bytes.into() } else { gather(x, x_row).into() };
     let tall = (X_BYTES / x_row).next_multiple_of(TILE);
-    let all: Vec<_> = all.map(|(w, y)| (w, SharedMut::new(y))).collect();
+    let all: Vec<_> = all.into_iter().map(|(w, y)| (w, SharedMut::new(y))).collect();
     let total: usize = all.iter().map(|(w, _)| w.panels()).sum();
     let plan = |(w, _): &(Weight, _)| {
         let share = (JOBS * threads() * w.panels()).div_ceil(total.max(1));
