@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is measured, and the ratio it should reach (or 90 % of the machine's limit).
+/// What is measured, and the ratio it should reach (or 90 % of the machine's limit; decode of 1.8B should reach
+/// both the ratio and 95 %).
 struct Row {
     model: &'static str,
     format: &'static str,
@@ -292,7 +293,11 @@ fn measure(name: &str, model: &Path, work: Work, compute: &str, wanted: Option<f
         median(all.iter().filter_map(|(ours, theirs, _)| Some(ours.memory? / theirs.memory?)));
     let verdict = wanted.map_or(String::new(), |wanted| {
         let lean = memory.is_nan() || memory <= 0.6;
-        let holds = (ratio >= wanted || share >= 0.9) && lean;
+        // A large model's decoding is nothing but reading: of it the bandwidth is wanted too.
+        let reads = name.starts_with("1.8B") && matches!(work, Decode(_));
+        let fast =
+            if reads { ratio >= wanted && share >= 0.95 } else { ratio >= wanted || share >= 0.9 };
+        let holds = fast && lean;
         format!("{wanted:.2}: {}", if holds { "yes" } else { "no" })
     });
     println!(
