@@ -66,7 +66,10 @@ pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
         #[cfg(feature = "gpu")]
         (None, Device::Gpu(gpu)) => gpu.run(&*op, &x, &specs),
     };
-    let saved = y.split_off(outs.outputs.len());
+    let mut saved = y.split_off(outs.outputs.len());
+    if grad {
+        saved.extend(op.saves().iter().map(|i| y[*i].clone()));
+    }
     if grad { with_origin(op, x, y, saved) } else { y }
 }
 
@@ -117,6 +120,11 @@ pub fn with_origin(
     saved: Vec<Tensor>,
 ) -> Vec<Tensor> {
     let outputs = y.iter().map(|t| *t.spec()).collect();
+    let keep = |(i, x): (usize, Tensor)| match op.reads(i) || x.is_trainable() {
+        true => x,
+        false => x.without_elements(),
+    };
+    let inputs = inputs.into_iter().enumerate().map(keep).collect();
     let node = Arc::new(Node { op, inputs, saved, outputs });
     y.into_iter()
         .enumerate()

@@ -64,6 +64,7 @@ impl Tensor {
             Storage::Owned(_) | Storage::File { .. } => Device::Cpu,
             #[cfg(feature = "gpu")]
             Storage::Gpu(buffer) => Device::Gpu(buffer.gpu().clone()),
+            Storage::Gone(device) => device.clone(),
         }
     }
 
@@ -108,7 +109,7 @@ impl Tensor {
     pub async fn read_bytes(&self) -> Result<Vec<u8>> {
         let x = self.contiguous();
         match &*x.0.storage {
-            Storage::Owned(_) | Storage::File { .. } => Ok(x.bytes().to_vec()),
+            Storage::Owned(_) | Storage::File { .. } | Storage::Gone(_) => Ok(x.bytes().to_vec()),
             #[cfg(feature = "gpu")]
             Storage::Gpu(b) => b.gpu().read(b, x.spec().byte_range(x.0.offset)).await,
         }

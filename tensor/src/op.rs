@@ -75,6 +75,17 @@ pub trait Op: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether the gradient reads the elements of input `i`. Of others only shape, dtype and device are kept for it,
+    /// so that their memory is free when nothing else needs it.
+    fn reads(&self, _i: usize) -> bool {
+        true
+    }
+
+    /// Outputs that the gradient reads; they follow what [`Op::infer`] says is saved, and take no memory of their own.
+    fn saves(&self) -> &'static [usize] {
+        &[]
+    }
+
     /// The gradients of the inputs from those of the outputs (`None`: no gradient reached it).
     fn grad(&self, _x: &[Tensor], _saved: &[Tensor], _dy: &[Option<Tensor>]) -> Grad {
         Grad::Compose

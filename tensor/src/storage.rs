@@ -2,7 +2,7 @@
 //! buffer. Opening a checkpoint maps its file and copies nothing; freed activations are kept for the
 //! next step, because touching fresh pages costs about 0.4 ms a megabyte.
 
-use crate::{Context, Result};
+use crate::{Context, Device, Result};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -314,6 +314,8 @@ pub(crate) enum Storage {
     },
     #[cfg(feature = "gpu")]
     Gpu(crate::gpu::Buffer),
+    /// Elements that no gradient reads, and where they lay.
+    Gone(Device),
 }
 
 impl Storage {
@@ -335,6 +337,9 @@ impl Storage {
             Self::File { file, start, len } => &file.as_slice()[*start..*start + *len],
             #[cfg(feature = "gpu")]
             Self::Gpu(_) => panic!("the elements lie on a GPU: read() brings them here"),
+            Self::Gone(_) => {
+                panic!("a gradient reads elements that its op does not keep (Op::reads)")
+            }
         }
     }
 }

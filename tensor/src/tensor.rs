@@ -178,6 +178,13 @@ impl Tensor {
         Self::build(self.0.spec, self.0.offset, self.0.storage.clone(), None)
     }
 
+    /// What the record of gradients needs of this tensor if it does not need its elements.
+    pub(crate) fn without_elements(&self) -> Self {
+        let Inner { spec, offset, ref origin, trainable, id, .. } = *self.0;
+        let storage = Arc::new(Storage::Gone(self.device()));
+        Self(Arc::new(Inner { spec, offset, storage, origin: origin.clone(), trainable, id }))
+    }
+
     /// Whether this is a trainable leaf.
     pub fn is_trainable(&self) -> bool {
         self.0.trainable

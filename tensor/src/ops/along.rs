@@ -76,6 +76,9 @@ impl Op for TakeAlong {
             }
         });
     }
+    fn reads(&self, i: usize) -> bool {
+        i == 1
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let dx = dy[0].as_ref().map(|dy| dy.put_along(&x[1], x[0].spec().last()));
         Grad::Inputs(vec![dx, None])
@@ -110,6 +113,9 @@ impl Op for PutAlong {
                 }
             }
         });
+    }
+    fn reads(&self, i: usize) -> bool {
+        i == 1
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.take_along(&x[1])), None])

@@ -35,7 +35,7 @@ pub(super) const ENTRY: Entry = Entry {
 };
 
 /// q [T, H, D], k, v [T, G, D], cumulative lengths [S + 1] (0, ..., T) -> y [T, H, D]; saves the log
-/// of the softmax's denominator [T, H] and y.
+/// of the softmax's denominator [T, H], and y.
 #[derive(Debug)]
 pub struct Attention {
     pub(super) scale: f32,
@@ -91,7 +91,7 @@ impl Op for Attention {
     fn infer(&self, x: &[Spec]) -> Outs {
         check("attention", x);
         let y = Spec::f32(x[0].shape);
-        Outs { outputs: vec![y], saved: vec![Spec::f32([x[0].shape[0], x[0].shape[1]]), y] }
+        Outs { outputs: vec![y], saved: vec![Spec::f32([x[0].shape[0], x[0].shape[1]])] }
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let [t, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
@@ -105,45 +105,40 @@ impl Op for Attention {
             }
         }
         let (y, saved) = y.split_at_mut(1);
-        {
-            let out = SharedMut::new(y[0].data::<f32>());
-            let sums = saved.first_mut().map(|s| SharedMut::new(s.data::<f32>()));
-            par(jobs.len(), |job| {
-                let (start, tokens, g) = jobs[job].clone();
-                let rows: Vec<_> = tokens
-                    .clone()
-                    .flat_map(|t| (g * repeat..(g + 1) * repeat).map(move |head| (t, head)))
-                    .collect();
-                let query = |&(t, head): &(usize, usize)| Query {
-                    q: &q[(t * h + head) * d..][..d],
-                    sees: t + 1 - start,
-                };
-                let queries: Vec<_> = rows.iter().map(query).collect();
-                let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
-                    let first = start + b * BLOCK;
-                    let rows = first..(first + BLOCK).min(tokens.end);
-                    let row = |t: usize| (t * groups + g) * d..(t * groups + g + 1) * d;
-                    for (t, to) in rows.clone().zip(vb.chunks_exact_mut(d)) {
-                        to.copy_from_slice(&v[row(t)]);
-                    }
-                    transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
-                };
-                attend(&queries, self.scale, &block, |row, o, log_sum| {
-                    let (t, head) = rows[row];
-                    let at = t * h + head;
-                    // SAFETY: each job writes the rows of its own tokens and heads.
-                    unsafe { out.slice(at * d..(at + 1) * d) }.copy_from_slice(o);
-                    if let Some(sums) = &sums {
-                        // SAFETY: as above.
-                        let sum = unsafe { sums.slice(at..at + 1) };
-                        sum[0] = log_sum;
-                    }
-                });
+        let out = SharedMut::new(y[0].data::<f32>());
+        let sums = saved.first_mut().map(|s| SharedMut::new(s.data::<f32>()));
+        par(jobs.len(), |job| {
+            let (start, tokens, g) = jobs[job].clone();
+            let rows: Vec<_> = tokens
+                .clone()
+                .flat_map(|t| (g * repeat..(g + 1) * repeat).map(move |head| (t, head)))
+                .collect();
+            let query = |&(t, head): &(usize, usize)| Query {
+                q: &q[(t * h + head) * d..][..d],
+                sees: t + 1 - start,
+            };
+            let queries: Vec<_> = rows.iter().map(query).collect();
+            let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
+                let first = start + b * BLOCK;
+                let rows = first..(first + BLOCK).min(tokens.end);
+                let row = |t: usize| (t * groups + g) * d..(t * groups + g + 1) * d;
+                for (t, to) in rows.clone().zip(vb.chunks_exact_mut(d)) {
+                    to.copy_from_slice(&v[row(t)]);
+                }
+                transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
+            };
+            attend(&queries, self.scale, &block, |row, o, log_sum| {
+                let (t, head) = rows[row];
+                let at = t * h + head;
+                // SAFETY: each job writes the rows of its own tokens and heads.
+                unsafe { out.slice(at * d..(at + 1) * d) }.copy_from_slice(o);
+                if let Some(sums) = &sums {
+                    // SAFETY: as above.
+                    let sum = unsafe { sums.slice(at..at + 1) };
+                    sum[0] = log_sum;
+                }
             });
-        }
-        if let [_, copy] = saved {
-            copy.bytes.copy_from_slice(y[0].bytes);
-        }
+        });
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let [t, h, d] = *x[0].spec.shape else { return Work::default() };
@@ -170,6 +165,9 @@ impl Op for Attention {
         let p = (&scores - &scores.max(-1)).exp();
         let p = &p / &p.sum(-1);
         Some(vec![p.matmul(&spread(v)).transpose(0, 1).contiguous()])
+    }
+    fn saves(&self) -> &'static [usize] {
+        &[0]
     }
     fn grad(&self, x: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None; 4]) };

@@ -109,6 +109,9 @@ impl Op for Binary {
         params.extend([rank, n.into(), Param::Offset(a), Param::Offset(b), function]);
         Kernels::one(&puyu_shaders::BINARY, [a, b, Bind::Y(0)], params, grid(n))
     }
+    fn reads(&self, _: usize) -> bool {
+        matches!(self, Self::Mul | Self::Div)
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (a, b) = (&x[0], &x[1]);

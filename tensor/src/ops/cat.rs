@@ -69,6 +69,9 @@ impl Op for Cat {
             }
         });
     }
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None; x.len()]) };
         let mut start = 0;

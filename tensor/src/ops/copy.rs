@@ -90,6 +90,9 @@ impl Op for Copy {
         let words = y[0].bytes().div_ceil(4);
         Kernels::one(&puyu_shaders::COPY, [Bind::X(0), Bind::Y(0)], params, grid(words))
     }
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
     fn grad(&self, _: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].clone()])
     }
@@ -120,13 +123,16 @@ impl Op for Cast {
         let row_bytes = self.dtype.bytes(n);
         let out = SharedMut::new(y.bytes);
         par_ranges(x.spec.rows(), (1 << 14) / n.max(1), |range| {
-            let mut row = vec![0.0f32; n];
+            let mut row = Vec::new();
             for r in range {
                 // SAFETY: every row is written by one piece only.
                 let to = unsafe { out.slice(r * row_bytes..(r + 1) * row_bytes) };
                 if self.dtype == DType::F32 {
                     quant::decode_row(x.spec.dtype, x.row_bytes(r), bytemuck::cast_slice_mut(to));
+                } else if x.spec.dtype == DType::F32 {
+                    quant::encode_row(self.dtype, x.row(r), to);
                 } else {
+                    row.resize(n, 0.0);
                     quant::decode_row(x.spec.dtype, x.row_bytes(r), &mut row);
                     quant::encode_row(self.dtype, &row, to);
                 }
@@ -149,6 +155,9 @@ impl Op for Cast {
             }
             _ => None,
         }
+    }
+    fn reads(&self, _: usize) -> bool {
+        false
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.to_dtype(x[0].dtype()))])

@@ -64,6 +64,9 @@ impl Op for Embedding {
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![x[0].gather(&x[1]).to_dtype(DType::F32)])
     }
+    fn reads(&self, i: usize) -> bool {
+        i == 1
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let dy = dy[0].as_ref().filter(|_| x[0].dtype().is_float());
         Grad::Inputs(vec![dy.map(|dy| dy.scatter_add(&x[1], x[0].shape()[0])), None])

@@ -68,6 +68,9 @@ impl Op for Gather {
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         Work { bytes: x[1].spec.bytes() + 2 * y[0].bytes(), operations: 0 }
     }
+    fn reads(&self, i: usize) -> bool {
+        i == 1
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let dy = dy[0].as_ref().filter(|dy| dy.dtype() == DType::F32);
         let dx = dy.map(|dy| dy.scatter_add(&x[1], x[0].shape()[0]));

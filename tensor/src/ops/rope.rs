@@ -188,6 +188,9 @@ impl Op for Rotate {
             }
         });
     }
+    fn reads(&self, i: usize) -> bool {
+        i > 0
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let back = || Self { rope: self.rope, inverse: !self.inverse };
         let dx = dy[0].as_ref().map(|dy| apply1(back(), &[dy, &x[1], &x[2]]));

@@ -77,6 +77,9 @@ impl Op for ScatterAdd {
             }
         });
     }
+    fn reads(&self, i: usize) -> bool {
+        i == 1
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.gather(&x[1])), None])
     }

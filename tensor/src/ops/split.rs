@@ -51,6 +51,9 @@ impl Op for Split {
         });
         Some(parts.collect())
     }
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let part = |(n, dy): (&usize, &Option<Tensor>)| match dy {
             Some(dy) => dy.clone(),

@@ -124,6 +124,9 @@ impl Op for Unary {
         let params = [n.into(), offset, Param::U32(function), mul.into(), add.into()];
         Kernels::one(&puyu_shaders::UNARY, [Bind::X(0), Bind::Y(0)], params, grid(n))
     }
+    fn reads(&self, _: usize) -> bool {
+        !matches!(self, Self::Neg | Self::Affine { .. })
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None]) };
         let x = &x[0];

@@ -42,6 +42,9 @@ impl Op for Reshape {
     fn view(&self, x: &Spec) -> Option<(Spec, usize)> {
         Some((self.infer(&[*x]).outputs[0], 0))
     }
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.reshape(x[0].spec().shape))])
     }
@@ -69,6 +72,9 @@ impl Op for Transpose {
     }
     fn view(&self, x: &Spec) -> Option<(Spec, usize)> {
         Some((self.infer(&[*x]).outputs[0], 0))
+    }
+    fn reads(&self, _: usize) -> bool {
+        false
     }
     fn grad(&self, _: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Self { a, b } = *self;
@@ -105,6 +111,9 @@ impl Op for Narrow {
     fn view(&self, x: &Spec) -> Option<(Spec, usize)> {
         Some((self.infer(&[*x]).outputs[0], self.start * x.strides[self.axis]))
     }
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Self { axis, start, len } = *self;
         let device = x[0].device();
@@ -137,6 +146,9 @@ impl Op for BroadcastTo {
     }
     fn view(&self, x: &Spec) -> Option<(Spec, usize)> {
         Some((self.infer(&[*x]).outputs[0], 0))
+    }
+    fn reads(&self, _: usize) -> bool {
+        false
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![dy[0].as_ref().map(|dy| dy.sum_to(x[0].spec().shape))])
