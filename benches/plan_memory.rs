@@ -7,7 +7,7 @@ use puyu::data::Batch;
 use puyu::plan::{Memory, Method, Setting};
 use puyu::train::{FirstWeights, Forward, Learner, NextToken};
 use puyu_models::{Config, build};
-use puyu_nn::{Curve, Optimizer, OptimizerOptions, Schedule};
+use puyu_nn::{Compute, Curve, Optimizer, Schedule};
 use puyu_tensor::{DType, ops};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -21,12 +21,12 @@ struct Shape {
     batch: usize,
     seq_len: usize,
     checkpointed: usize,
-    method: Method,
+    compute: Compute,
 }
 
 const fn shape(name: &'static str, sizes: [usize; 6], batch: usize, seq_len: usize) -> Shape {
-    let (model_type, method) = ("llama", Method::Full);
-    Shape { name, model_type, sizes, batch, seq_len, checkpointed: 0, method }
+    let (model_type, compute) = ("llama", Compute::Exact);
+    Shape { name, model_type, sizes, batch, seq_len, checkpointed: 0, compute }
 }
 
 /// The last is left out unless it is named: it needs an hour and 16 GB.
@@ -35,7 +35,7 @@ const SHAPES: [Shape; 7] = [
     Shape { model_type: "internlm2", ..shape("6.5M", [8192, 256, 6, 8, 4, 704], 8, 256) },
     shape("15M", [32_000, 288, 6, 6, 6, 768], 8, 256),
     Shape { checkpointed: 6, ..shape("15M-checkpointed", [32_000, 288, 6, 6, 6, 768], 8, 256) },
-    Shape { method: Method::FullBf16, ..shape("15M-bf16", [32_000, 288, 6, 6, 6, 768], 2, 256) },
+    Shape { compute: Compute::Fast, ..shape("15M-bf16", [32_000, 288, 6, 6, 6, 768], 2, 256) },
     shape("135M", [49_152, 576, 30, 9, 3, 1536], 1, 128),
     shape("135M-long", [49_152, 576, 30, 9, 3, 1536], 4, 512),
 ];
@@ -51,7 +51,8 @@ impl Shape {
     }
 
     fn setting(&self) -> Setting {
-        let Self { method, batch, seq_len, checkpointed, .. } = *self;
+        let Self { batch, seq_len, checkpointed, .. } = *self;
+        let method = Method::Full;
         Setting { method, muon: false, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
     }
 
@@ -61,12 +62,14 @@ impl Shape {
         let first = FirstWeights { seed: 1, layers: c.layers, deviation: 0.02 };
         let loaded = build(&c, &first, Some(DType::F32)).expect("a new model");
         let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-        let dtype = if self.method == Method::FullBf16 { DType::BF16 } else { DType::F32 };
-        let options = OptimizerOptions { dtype, ..op.into() };
-        let optimizer = Optimizer::new(options, loaded.params).expect("f32 parameters");
+        let optimizer = Optimizer::new(op, loaded.params).expect("f32 parameters");
         let (peak, floor, steps) = (1e-4, 1e-5, 3);
         let mut learner = Learner {
-            forward: Forward { model: Arc::from(loaded.model), checkpointed: self.checkpointed },
+            forward: Forward {
+                model: Arc::from(loaded.model),
+                checkpointed: self.checkpointed,
+                compute: self.compute,
+            },
             objective: Box::new(NextToken),
             optimizer,
             schedule: Schedule { curve: Curve::Constant, peak, floor, warmup: 0, steps, decay: 0 },

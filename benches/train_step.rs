@@ -1,14 +1,14 @@
-//! One training step (forward, fused cross-entropy, backward, clip by global norm, AdamW; f32) beside
+//! One training step (forward, fused cross-entropy, backward, clip by global norm, AdamW; f32 or bf16) beside
 //! PyTorch's eager step on the same shapes, batch and threads, in turns, each run in a process of its
 //! own: so that only ratios of one interleaved run are compared, and peaks of memory are each its own.
 //!
 //! PUYU_SHARED=folder with tools/torch_train_step.py  PUYU_PYTHON=a Python that has torch (python3)
-//! cargo bench --bench train_step -- [15m,8,256] [135m,2,256] ...
+//! cargo bench --bench train_step -- [15m,8,256] [135m,2,256] [15m,8,256,bf16] ...
 //! PUYU_PAIRS sets the number of pairs (default 5), PUYU_THREADS the threads (default 2).
 
 use puyu::cli::memory;
 use puyu_models::{Config, build};
-use puyu_nn::{Ctx, Optimizer, Weights, clip_factor};
+use puyu_nn::{Compute, Ctx, Optimizer, Weights, clip_factor};
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
 use puyu_tensor::{Result, Tensor, ops};
 use serde_json::json;
@@ -25,6 +25,7 @@ struct Work {
     size: String,
     batch: usize,
     seq: usize,
+    bf16: bool,
 }
 
 /// What a run reports.
@@ -36,8 +37,18 @@ struct Run {
 
 impl Work {
     fn parse(text: &str) -> Option<Self> {
-        let [size, batch, seq] = text.split(',').collect::<Vec<_>>().try_into().ok()?;
-        Some(Self { size: size.into(), batch: batch.parse().ok()?, seq: seq.parse().ok()? })
+        let (shape, bf16) = match text.strip_suffix(",bf16") {
+            Some(shape) => (shape, true),
+            None => (text, false),
+        };
+        let [size, batch, seq] = shape.split(',').collect::<Vec<_>>().try_into().ok()?;
+        Some(Self { size: size.into(), batch: batch.parse().ok()?, seq: seq.parse().ok()?, bf16 })
+    }
+
+    /// What [`Work::parse`] reads.
+    fn text(&self) -> String {
+        let dtype = if self.bf16 { ",bf16" } else { "" };
+        format!("{},{},{}{dtype}", self.size, self.batch, self.seq)
     }
 
     fn config(&self) -> Config {
@@ -131,10 +142,13 @@ fn train(work: &Work) -> Result<()> {
     let mut times = Vec::new();
     for _ in 0..STEPS + 2 {
         let start = Instant::now();
-        let hidden = model.hidden(&x, &mut Ctx::packed(&vec![work.seq; work.batch]));
-        let (loss, count) = hidden.linear_cross_entropy(&model.output().weight().get(), &targets);
+        let compute = if work.bf16 { Compute::Fast } else { Compute::Exact };
+        let mut ctx = Ctx { compute, ..Ctx::packed(&vec![work.seq; work.batch]) };
+        let hidden = model.hidden(&x, &mut ctx);
+        let head = model.output().weight().get();
+        let (loss, count) = hidden.linear_cross_entropy(&head, &targets, work.bf16);
         let (value, counted) = (loss.item()?, f64::from(count.item()?));
-        drop((hidden, count));
+        drop((hidden, count, head));
         adamw.gather(loss, true)?;
         let norm = adamw.grad_norm()? / counted;
         adamw.apply(1e-4, clip_factor(norm, 1.0) / counted)?;
@@ -166,11 +180,8 @@ fn output(command: &mut Command) -> Option<String> {
 /// [`train`] in a process of its own.
 fn puyu(work: &Work, threads: &str) -> Run {
     let program = std::env::current_exe().expect("this program has a path");
-    let text = output(
-        Command::new(program)
-            .args(["--step", &format!("{},{},{}", work.size, work.batch, work.seq)])
-            .env("PUYU_THREADS", threads),
-    );
+    let text =
+        output(Command::new(program).args(["--step", &work.text()]).env("PUYU_THREADS", threads));
     let text = text.expect("the steps run");
     let values: Vec<f64> = text.split_whitespace().filter_map(|v| v.parse().ok()).collect();
     Run { milliseconds: values[0], megabytes: values[1] }
@@ -181,6 +192,9 @@ fn torch(python: &str, script: &Path, work: &Work, threads: &str, compile: bool)
     let mut command = Command::new(python);
     command.arg(script).arg(&work.size).args([work.batch, work.seq].map(|n| n.to_string()));
     command.args(["--threads", threads, "--steps", &STEPS.to_string()]);
+    if work.bf16 {
+        command.arg("--bf16");
+    }
     let text = output(if compile { command.arg("--compile") } else { &mut command })?;
     let before = |unit: &str| {
         let (head, _) = text.split_once(unit)?;
@@ -190,10 +204,13 @@ fn torch(python: &str, script: &Path, work: &Work, threads: &str, compile: bool)
 }
 
 /// The table's lines for `work`.
-fn compare(work: &Work, pairs: usize, threads: &str, peer: Option<(&str, &Path)>, ceiling: f64) {
+fn compare(work: &Work, pairs: usize, threads: &str, peer: Option<(&str, &Path)>, limits: &Limits) {
     let n = Random::new(&work.config()).parameters();
     let flops = 6.0 * n as f64 * work.tokens() as f64;
-    let name = format!("{} {}x{}", work.size, work.batch, work.seq);
+    let dtype = if work.bf16 { "bf16" } else { "f32" };
+    let name = format!("{} {}x{} {dtype}", work.size, work.batch, work.seq);
+    let ceiling =
+        if work.bf16 { limits.bf16_gflop_s.unwrap_or(f64::NAN) } else { limits.f32_gflop_s };
     println!(
         "{name}: {:.1}M parameters, {:.0} GFLOP a step by 6ND, {:.0} ms at the ceiling; AdamW moves \
          {:.0} MB",
@@ -243,7 +260,11 @@ fn main() -> Result<()> {
     }
     let mut works: Vec<Work> = args.iter().filter_map(|a| Work::parse(a)).collect();
     if works.is_empty() {
-        works.extend(["15m,8,256", "135m,2,256"].into_iter().filter_map(Work::parse));
+        works.extend(
+            ["15m,8,256", "135m,2,256", "15m,8,256,bf16", "135m,2,256,bf16"]
+                .into_iter()
+                .filter_map(Work::parse),
+        );
     }
     let threads = variable("PUYU_THREADS").unwrap_or_else(|| "2".into());
     pool::set_threads(threads.parse().unwrap_or(2))?;
@@ -257,13 +278,15 @@ fn main() -> Result<()> {
     if peer.is_none() {
         eprintln!("SKIPPED: PyTorch (PUYU_SHARED/tools/torch_train_step.py, PUYU_PYTHON)");
     }
-    let ceiling = Limits::measure().f32_gflop_s;
+    let limits = Limits::measure();
     println!(
-        "{threads} threads, {}, f32 multiply-adds: {ceiling:.0} GFLOP/s",
-        Isa::detect().name()
+        "{threads} threads, {}, multiply-adds: f32 {:.0} GFLOP/s, bf16 {:.0}",
+        Isa::detect().name(),
+        limits.f32_gflop_s,
+        limits.bf16_gflop_s.unwrap_or(f64::NAN)
     );
     for work in &works {
-        compare(work, pairs, &threads, peer, ceiling);
+        compare(work, pairs, &threads, peer, &limits);
     }
     println!(
         "medians of {pairs} interleaved runs of {STEPS} steps; a ratio above 1 means puyu is faster"

@@ -1,7 +1,7 @@
 //! The CPU's matrix kernels: every instruction set of this machine against plain loops and against
 //! the portable kernels, in the same run; and that no bit depends on the batch or on the threads.
 
-use puyu_tensor::cpu::gemm::matmul_with;
+use puyu_tensor::cpu::gemm::{matmul_bf16_with, matmul_with};
 use puyu_tensor::cpu::panel::{LANES, Weight, pack_panel};
 use puyu_tensor::cpu::pool::with_threads;
 use puyu_tensor::cpu::simd::{Isa, Panel};
@@ -93,6 +93,15 @@ fn product(isa: Isa, x: &View, w: &View) -> Vec<f32> {
     let bytes = &mut bytes[skip..skip + spec.bytes()];
     matmul_with(isa, x, w, &mut ViewMut { spec, bytes });
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// The product of F32 operands that are rounded to BF16.
+fn rounding(isa: Isa, x: &View, w: &View) -> Vec<f32> {
+    let spec = Spec::f32([x.spec.rows(), w.spec.last()]);
+    let mut y = vec![f32::NAN; spec.numel()];
+    let bytes = bytemuck::cast_slice_mut(&mut y);
+    matmul_bf16_with(isa, x, w, &mut ViewMut { spec, bytes }, false);
+    y
 }
 
 fn floats(data: &[f32], shape: [usize; 2]) -> View<'_> {
@@ -316,6 +325,60 @@ fn panels_decode_alike_and_give_their_rows_back() {
         for r in 0..n {
             Weight::new(&packed.spec, &packed.bytes).row(r, &mut row);
             assert_eq!(row, rows.bytes[r * row.len()..][..row.len()], "{dtype}: row {r}");
+        }
+    }
+}
+
+/// Operands of BF16, and of F32 that are rounded to it, with any strides: products of decoded values, and the same
+/// bits for all of them.
+#[test]
+fn strided_bf16_equal_plain_loops() {
+    let turn = |v: &[f32], [r, c]: [usize; 2]| -> Vec<f32> {
+        (0..r * c).map(|i| v[i % r * c + i / r]).collect()
+    };
+    for (m, n, k) in [(1, 33, 7), (19, 21, 300), (550, 150, 335), (23, 70, 1040)] {
+        let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
+        let [x, w] = [x, w].map(|v| decoded(DType::BF16, &encoded(DType::BF16, &v)));
+        let expected = plain(&x, &w, [m, n, k]);
+        // What rounds to these values, a little beside them.
+        let beside = |v: &f32| f32::from_bits(v.to_bits() + 0x7fff);
+        let views = |rows: &[f32], [r, c]: [usize; 2]| {
+            let columns = turn(rows, [r, c]);
+            [(rows.to_vec(), [c, 1]), (columns, [1, r])].map(|(v, strides)| {
+                let floats: Vec<f32> = v.iter().map(beside).collect();
+                let forms = [
+                    (DType::BF16, encoded(DType::BF16, &v)),
+                    (DType::F32, as_bytes(&floats).to_vec()),
+                ];
+                forms.map(|(dtype, bytes)| {
+                    let mut spec = Spec::new([r, c], dtype);
+                    spec.strides = strides.into();
+                    (spec, bytes)
+                })
+            })
+        };
+        let (lefts, rights) = (views(&x, [m, k]), views(&turn(&w, [n, k]), [k, n]));
+        let aligned = |bytes: &[u8]| -> Vec<f32> {
+            let words = bytes.chunks(4).map(|b| std::array::from_fn(|i| *b.get(i).unwrap_or(&0)));
+            words.map(f32::from_le_bytes).collect()
+        };
+        for isa in Isa::available() {
+            let mut first = None;
+            for (left, right) in lefts.iter().flat_map(|l| rights.iter().map(move |r| (l, r))) {
+                for form in [0, 1] {
+                    let ((xs, xb), (ws, wb)) = (&left[form], &right[form]);
+                    let (xb, wb) = (aligned(xb), aligned(wb));
+                    let x = View { spec: *xs, bytes: &as_bytes(&xb)[..xs.bytes()] };
+                    let w = View { spec: *ws, bytes: &as_bytes(&wb)[..ws.bytes()] };
+                    let what = format!("{} {xs} by {ws} {} {}", isa.name(), xs.strides, ws.strides);
+                    let y = if form == 0 { product(isa, &x, &w) } else { rounding(isa, &x, &w) };
+                    assert_close(&what, &y, &expected, k);
+                    if isa.dots() {
+                        let first = first.get_or_insert_with(|| y.clone());
+                        assert_eq!(first, &y, "{what}: other bits");
+                    }
+                }
+            }
         }
     }
 }

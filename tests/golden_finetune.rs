@@ -60,7 +60,7 @@ fn learner(golden: &TrainGolden, dtype: DType, checkpointed: usize) -> Learner {
     let hyper = |key| golden.float(&["lora", "hyper", key]);
     let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: hyper("wd") as f32 };
     Learner {
-        forward: Forward { model: model.into(), checkpointed },
+        forward: Forward { checkpointed, ..Forward::new(model) },
         objective: Box::new(NextToken),
         optimizer: Optimizer::new(op, added).unwrap(),
         schedule: Schedule {
@@ -128,7 +128,7 @@ fn golden_train_lora_merge_and_reference() {
         let batch = from_zero(golden, text, 0);
         let (Loaded { model, params }, added) =
             adapted(golden, "lora_step30.safetensors", DType::F32);
-        let mut forward = Forward { model: model.into(), checkpointed: 1 };
+        let mut forward = Forward { checkpointed: 1, ..Forward::new(model) };
         let hidden = |forward: &Forward, adapters| -> Vec<f32> {
             no_grad(|| forward.hidden_with(&batch, adapters)).to_vec().unwrap()
         };

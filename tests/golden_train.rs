@@ -5,8 +5,8 @@
 use puyu::data::{Batch, IGNORE};
 use puyu::train::{Forward, Learner, NextToken};
 use puyu_models::Loaded;
-use puyu_nn::{Curve, Optimizer, OptimizerOptions, Schedule};
-use puyu_tensor::{DType, ops};
+use puyu_nn::{Compute, Curve, Optimizer, Schedule};
+use puyu_tensor::ops;
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
 use std::path::Path;
 
@@ -21,15 +21,14 @@ fn each(test: impl Fn(&TrainGolden, &Path)) {
     }
 }
 
-fn learner(golden: &TrainGolden, dtype: DType, checkpointed: usize) -> Learner {
+fn learner(golden: &TrainGolden, compute: Compute, checkpointed: usize) -> Learner {
     let Loaded { model, params } = golden.load("init.safetensors");
     let hyper = |key| golden.float(&["full", "hyper", key]);
     let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: hyper("wd") as f32 };
-    let options = OptimizerOptions { dtype, ..OptimizerOptions::from(op) };
     Learner {
-        forward: Forward { model: model.into(), checkpointed },
+        forward: Forward { model: model.into(), checkpointed, compute },
         objective: Box::new(NextToken),
-        optimizer: Optimizer::new(options, params).unwrap(),
+        optimizer: Optimizer::new(op, params).unwrap(),
         schedule: Schedule {
             curve: Curve::Cosine,
             peak: hyper("peak"),
@@ -52,7 +51,7 @@ fn batches(golden: &TrainGolden, text: &Path, step: usize, parts: usize) -> Vec<
 #[test]
 fn golden_train_full_run_in_f32() {
     each(|golden, text| {
-        let mut learner = learner(golden, DType::F32, 0);
+        let mut learner = learner(golden, Compute::Exact, 0);
         let wanted = golden.value(&["full", "fp32"]).as_array().unwrap();
         assert_eq!(wanted.len(), golden.number(&["full", "hyper", "steps"]));
         let mut worst_loss = 0.0f64;
@@ -80,7 +79,7 @@ fn golden_train_full_run_in_f32() {
 fn golden_train_gradients_of_the_first_step() {
     each(|golden, text| {
         for checkpointed in [0, golden.number(&["config", "layers"])] {
-            let mut learner = learner(golden, DType::F32, checkpointed);
+            let mut learner = learner(golden, Compute::Exact, checkpointed);
             let rows = golden.rows(text, 0, 0..golden.number(&["batch"]));
             let loss = learner.objective.loss(&learner.forward, &rows).unwrap().loss;
             learner.optimizer.gather(&loss, true).unwrap();
@@ -100,7 +99,7 @@ fn golden_train_gradients_of_the_first_step() {
 #[test]
 fn golden_train_full_run_in_bf16() {
     each(|golden, text| {
-        let mut learner = learner(golden, DType::BF16, 0);
+        let mut learner = learner(golden, Compute::Fast, 0);
         let wanted = golden.value(&["full", "fp32"]).as_array().unwrap();
         let (mut sum, mut most) = (0.0, 0.0f64);
         for (step, want) in wanted.iter().enumerate() {
@@ -136,7 +135,7 @@ fn gradients(learner: &mut Learner, batches: &[Batch]) -> Vec<(String, Vec<f32>)
 #[test]
 fn golden_train_accumulation_equals_the_large_batch() {
     each(|golden, text| {
-        let mut learner = learner(golden, DType::F32, 0);
+        let mut learner = learner(golden, Compute::Exact, 0);
         let rows = golden.number(&["batch"]);
         // Masked unevenly, as conversations are: a mean of means would be off.
         let uneven = |mut parts: Vec<Batch>| {
@@ -171,7 +170,7 @@ fn golden_train_accumulation_equals_the_large_batch() {
 fn golden_train_packing_equals_texts_alone() {
     each(|golden, text| {
         let bytes = std::fs::read(text).unwrap();
-        let learner = learner(golden, DType::F32, 0);
+        let learner = learner(golden, Compute::Exact, 0);
         let lengths = golden.value(&["packing", "lengths"]).as_array().unwrap();
         let (mut packed, mut alone, mut at) = (Batch::default(), Vec::new(), 0);
         for length in lengths {

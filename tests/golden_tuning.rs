@@ -58,11 +58,11 @@ fn pairs(file: &Path, count: usize) -> Batch {
 
 fn learner(golden: &TrainGolden) -> Learner {
     let hyper = |key| golden.float(&["dpo", "hyper", key]);
-    let frozen = Forward { model: golden.load(BASE).model.into(), checkpointed: 0 };
+    let frozen = Forward::new(golden.load(BASE).model);
     let Loaded { model, params } = golden.load(BASE);
     let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: hyper("wd") as f32 };
     Learner {
-        forward: Forward { model: model.into(), checkpointed: 0 },
+        forward: Forward::new(model),
         objective: Box::new(Dpo {
             beta: hyper("beta"),
             loss: DpoLoss::Sigmoid,

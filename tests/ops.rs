@@ -56,8 +56,8 @@ fn equals_compose(run: &Run) -> Result<(), String> {
         if !same {
             return Err(format!("output {i} is {}, composed {}", y.spec(), expected.spec()));
         }
-        close(&values(y), &values(expected), tolerance(y.dtype()))
-            .map_err(|e| format!("output {i}: {e}"))?;
+        let allowed = tolerance(if rounds(run) { DType::BF16 } else { y.dtype() });
+        close(&values(y), &values(expected), allowed).map_err(|e| format!("output {i}: {e}"))?;
     }
     Ok(())
 }
@@ -95,6 +95,11 @@ fn gradients(
     let pairs: Vec<_> = numbers.map(|(i, y)| (projection(i, &y), y)).map(|(r, y)| (y, r)).collect();
     let mut grads = backward_from(pairs).ok()?;
     which.iter().map(|&i| grads.take(&x[i])).collect()
+}
+
+/// Ops that round what goes into them: no small change shows, and another order of the same shows more.
+fn rounds(run: &Run) -> bool {
+    run.op.name().ends_with("_bf16")
 }
 
 /// The terms of Σ projection · y.
@@ -157,6 +162,7 @@ fn gradients_hold(run: &Run) -> Result<(), String> {
     }
     let forward = |x: &[Tensor]| run.run_on(x);
     let smooth = run.run().iter().all(|y| matches!(y.dtype(), DType::F32 | DType::U32));
+    let smooth = smooth && !rounds(run);
     let composed = no_grad(|| run.op.compose(&run.x)).is_some();
     let floats = (0..run.x.len()).filter(|&i| run.x[i].dtype() == DType::F32);
     let mut with_gradient = Vec::new();
@@ -179,7 +185,7 @@ fn gradients_hold(run: &Run) -> Result<(), String> {
             let compose = |x: &[Tensor]| run.op.compose(x).expect("it has one");
             let expected = gradients(&run.x, &[i], compose)
                 .ok_or_else(|| format!("the composition gives input {i} no gradient"))?;
-            close(&g, &values(&expected[0]), 1e-4)
+            close(&g, &values(&expected[0]), if rounds(run) { 2e-2 } else { 1e-4 })
                 .map_err(|e| format!("gradient of input {i} against the composition's: {e}"))?;
         }
     }

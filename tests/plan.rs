@@ -123,11 +123,9 @@ fn qlora_of_7b_fits_into_8_gb() {
 fn muon_keeps_one_moment_of_matrices() {
     let (_, c) = shipped("internlm2-1_8b");
     let p = Parameters::of(&c);
-    for (method, matrices) in [
-        (Method::Full, p.blocks),
-        (Method::FullBf16, p.blocks),
-        (Method::qlora(16), trained(&c, Method::qlora(16))),
-    ] {
+    for (method, matrices) in
+        [(Method::Full, p.blocks), (Method::qlora(16), trained(&c, Method::qlora(16)))]
+    {
         let adamw = setting(method, 64, 0);
         let [adamw, muon] =
             [adamw, Setting { muon: true, ..adamw }].map(|s| Memory::of(&c, &s).total());

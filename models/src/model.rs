@@ -53,7 +53,8 @@ pub trait Model: Send + Sync {
     /// holding all logits.
     fn loss(&self, ids: &Tensor, targets: &Tensor, ctx: &mut Ctx) -> Tensor {
         let x = self.hidden(ids, ctx);
-        let (sum, count) = x.linear_cross_entropy(&self.output().weight().get(), targets);
+        let head = self.output().weight().get();
+        let (sum, count) = x.linear_cross_entropy(&head, targets, ctx.learns_in_bf16(&head));
         &sum / &count
     }
 }

@@ -1,7 +1,7 @@
 //! What belongs to a step, not to a model: positions, lengths, cache, compute mode, observers.
 
 use crate::CacheStep;
-use puyu_tensor::Tensor;
+use puyu_tensor::{DType, Tensor};
 
 /// What activations are when weights are multiplied with them; they are rounded once per producer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,8 @@ pub enum Compute {
     Exact,
     /// Int8 for weights of block formats, F32 for others.
     Auto,
-    /// Int8 for weights of block formats, BF16 for weights of BF16 where the CPU multiplies such.
+    /// Int8 for weights of block formats, BF16 for weights of BF16 where the CPU multiplies such, and for weights of
+    /// F32 that learn, which are rounded with them.
     Fast,
 }
 
@@ -59,6 +60,12 @@ impl<'a> Ctx<'a> {
             adapters: true,
             observer: None,
         }
+    }
+
+    /// Whether the product with `weight` rounds both, forward and backward: bf16 training.
+    pub fn learns_in_bf16(&self, weight: &Tensor) -> bool {
+        let learns = weight.requires_grad() && weight.dtype() == DType::F32;
+        learns && self.compute == Compute::Fast
     }
 
     /// Shows `value` to the observer.

@@ -34,6 +34,7 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
         x.project(weights.each_ref(), first)
     } else {
         weights.map(|w| match round(&w) {
+            None if ctx.learns_in_bf16(&w) => x.matmul_transposed_bf16(&w),
             None => x.matmul_transposed(&w),
             round => {
                 let [y] = x.project([&w], round);

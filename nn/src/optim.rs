@@ -1,8 +1,7 @@
 //! The optimizer of all trainable parameters at once, in flat memories: matrices, which decay, and the
 //! rest, which by default does not. AdamW updates them, or Muon those that are maps between hidden states.
 //!
-//! Parameters are views of a flat F32 master in name order, or of its BF16 copy; moments and the
-//! gradient are flat too. A step takes the views back, updates the memory in one pass, and hands out
+//! Parameters are views of a flat F32 master in name order; moments and the gradient are flat too. A step takes the views back, updates the memory in one pass, and hands out
 //! new views. A rank of a larger run would own a range of each memory.
 
 use crate::{Param, muon};
@@ -19,14 +18,11 @@ pub struct OptimizerOptions {
     pub muon: Option<f32>,
     /// Tensors of one dimension (norms, biases) decay too.
     pub decay_vectors: bool,
-    /// The element type of the matrices that the model computes with: F32, or BF16 beside an F32
-    /// master.
-    pub dtype: DType,
 }
 
 impl From<ops::AdamW> for OptimizerOptions {
     fn from(op: ops::AdamW) -> Self {
-        Self { op, muon: None, decay_vectors: false, dtype: DType::F32 }
+        Self { op, muon: None, decay_vectors: false }
     }
 }
 
@@ -54,8 +50,6 @@ struct Group {
     master: Tensor,
     /// The first moment, and AdamW's second.
     moments: Vec<Tensor>,
-    /// What the parameters are views of, if that is not the master.
-    copy: Option<Tensor>,
     grad: Tensor,
 }
 
@@ -73,7 +67,7 @@ impl Slot {
 }
 
 impl Group {
-    fn new(rule: Rule, params: Vec<Param>, dtype: DType) -> Self {
+    fn new(rule: Rule, params: Vec<Param>) -> Self {
         let mut start = 0;
         let slot = |param: Param| {
             let shape = param.get().spec().shape;
@@ -88,8 +82,7 @@ impl Group {
         let zeros = || Tensor::zeros(master.spec().shape, DType::F32).to_device(&master.device());
         let count = if matches!(rule, Rule::AdamW(_)) { 2 } else { 1 };
         let (moments, grad) = ((0..count).map(|_| zeros()).collect(), zeros());
-        let copy = (dtype != DType::F32).then(|| master.to_dtype(dtype));
-        Self { rule, slots, master, moments, copy, grad }
+        Self { rule, slots, master, moments, grad }
     }
 
     /// What is saved of each parameter, with the kinds' names: the moments, and the master weight, which is
@@ -100,12 +93,12 @@ impl Group {
 
     /// One step, while no parameter is a view.
     fn apply(&mut self, step: u64, lr: f64, scale: f64) {
-        let Self { rule, slots, master, moments, copy, grad } = self;
+        let Self { rule, slots, master, moments, grad } = self;
         match *rule {
             Rule::AdamW(op) => {
                 let [m, v] = &mut moments[..] else { unreachable!("AdamW has two moments") };
                 let step = op.step(step, lr as f32, scale as f32).to_device(&grad.device());
-                op.update([master, m, v], copy.as_mut(), grad, &step);
+                op.update([master, m, v], grad, &step);
             }
             Rule::Muon { momentum, weight_decay } => {
                 let m = &mut moments[0];
@@ -120,9 +113,6 @@ impl Group {
                     m.accumulate(slot.start, &sum, false);
                     master.accumulate(slot.start, &(&moved + &decayed), true);
                 }
-                if let Some(copy) = copy {
-                    *copy = master.to_dtype(copy.dtype());
-                }
             }
         }
     }
@@ -130,7 +120,7 @@ impl Group {
     /// Gives every parameter its view.
     fn hand_out(&self) {
         for slot in &self.slots {
-            slot.param.set(slot.view(self.copy.as_ref().unwrap_or(&self.master)).trainable());
+            slot.param.set(slot.view(&self.master).trainable());
         }
     }
 }
@@ -139,9 +129,9 @@ impl Optimizer {
     /// Makes `params` trainable; they become views of the flat memory.
     ///
     /// # Errors
-    /// If there are none, a parameter is not a float, or the dtype is neither F32 nor BF16.
+    /// If there are none, or a parameter is not a float.
     pub fn new(options: impl Into<OptimizerOptions>, mut params: Vec<Param>) -> Result<Self> {
-        let OptimizerOptions { op, muon, decay_vectors, dtype } = options.into();
+        let OptimizerOptions { op, muon, decay_vectors } = options.into();
         params.sort_by(|a, b| a.name().cmp(b.name()));
         params.dedup_by(|a, b| a.same(b));
         if params.is_empty() {
@@ -154,9 +144,6 @@ impl Optimizer {
                 p.get().dtype()
             )));
         }
-        if !matches!(dtype, DType::F32 | DType::BF16) {
-            return Err(Error::unsupported(format!("training in {dtype}; use f32 or bf16")));
-        }
         let (matrices, rest): (Vec<_>, Vec<_>) =
             params.into_iter().partition(|p| p.get().shape().len() >= 2);
         let (maps, tables): (Vec<_>, Vec<_>) = matrices
@@ -165,13 +152,9 @@ impl Optimizer {
         let still = ops::AdamW { weight_decay: 0.0, ..op };
         let plain = if decay_vectors { op } else { still };
         let muon = Rule::Muon { momentum: muon.unwrap_or(0.0), weight_decay: op.weight_decay };
-        let groups = [
-            (muon, maps, dtype),
-            (Rule::AdamW(op), tables, dtype),
-            (Rule::AdamW(plain), rest, DType::F32),
-        ];
-        let groups = groups.into_iter().filter(|(_, params, _)| !params.is_empty());
-        let groups: Vec<_> = groups.map(|(rule, params, d)| Group::new(rule, params, d)).collect();
+        let groups = [(muon, maps), (Rule::AdamW(op), tables), (Rule::AdamW(plain), rest)];
+        let groups = groups.into_iter().filter(|(_, params)| !params.is_empty());
+        let groups: Vec<_> = groups.map(|(rule, params)| Group::new(rule, params)).collect();
         groups.iter().for_each(Group::hand_out);
         Ok(Self { groups, steps: 0 })
     }
@@ -190,10 +173,10 @@ impl Optimizer {
         self.groups.iter().map(|g| g.master.spec().numel()).sum()
     }
 
-    /// Bytes of the memories: masters, moments, gradients and working copies.
+    /// Bytes of the memories: masters, moments and gradients.
     pub fn bytes(&self) -> usize {
         let of = |g: &Group| {
-            let flats = [&g.master, &g.grad].into_iter().chain(&g.moments).chain(&g.copy);
+            let flats = [&g.master, &g.grad].into_iter().chain(&g.moments);
             flats.map(|t| t.spec().bytes()).sum::<usize>()
         };
         self.groups.iter().map(of).sum()
@@ -329,9 +312,6 @@ impl Optimizer {
                     let saved = part(&name, &Spec::f32(slot.shape))?;
                     flat.accumulate(slot.start, &saved.to_device(&flat.device()), false);
                 }
-            }
-            if let Some(copy) = &mut group.copy {
-                *copy = group.master.to_dtype(copy.dtype());
             }
             group.hand_out();
         }

@@ -43,7 +43,7 @@ pub fn lora(model: &str, out: &Path, question: &str, answer: &str) -> Result<Vec
     let adamw = ops::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
     let (curve, steps) = (Curve::Cosine, 40);
     let mut learner = Learner {
-        forward: Forward { model: model_with.model.into(), checkpointed: 0 },
+        forward: Forward::new(model_with.model),
         objective: Box::new(NextToken),
         optimizer: Optimizer::new(adamw, params.clone())?,
         schedule: Schedule { curve, peak: 5e-3, floor: 0.0, warmup: 5, steps, decay: 0 },

@@ -38,8 +38,9 @@ fn main() -> Result<()> {
 
     stop(5, "apply", "tensor/src/apply.rs");
     let weight = weight.get();
-    let product = apply1(MatmulTransposed, &[&last, &weight]);
-    println!("{} of {} and {}", MatmulTransposed.name(), last.spec(), weight.spec());
+    let op = || MatmulTransposed { bf16: false };
+    let product = apply1(op(), &[&last, &weight]);
+    println!("{} of {} and {}", op().name(), last.spec(), weight.spec());
     println!("gives {}.", product.spec());
 
     stop(6, "matmul on the CPU", "tensor/src/cpu/gemm.rs");
@@ -51,7 +52,7 @@ fn main() -> Result<()> {
 
     stop(7, "matmul on the GPU", "shaders/matmul.wgsl");
     let weight = weight.unpack();
-    match MatmulTransposed.gpu(&[*last.spec(), *weight.spec()], &[*product.spec()]) {
+    match op().gpu(&[*last.spec(), *weight.spec()], &[*product.spec()]) {
         Some(kernels) => kernels.dispatches.iter().for_each(|d| {
             let [x, y, z] = d.groups;
             println!("A GPU would run {}.wgsl with {x} x {y} x {z} workgroups.", d.shader.name);

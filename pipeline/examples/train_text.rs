@@ -30,7 +30,7 @@ pub fn train(text: &[u8], steps: u64) -> Result<(Vec<f64>, String)> {
     let adamw = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let (curve, warmup) = (Curve::Cosine, steps / 10);
     let mut learner = Learner {
-        forward: Forward { model: model.model.into(), checkpointed: 0 },
+        forward: Forward::new(model.model),
         objective: Box::new(NextToken),
         optimizer: Optimizer::new(adamw, model.params)?,
         schedule: Schedule { curve, peak: 2e-3, floor: 1e-4, warmup, steps, decay: 0 },

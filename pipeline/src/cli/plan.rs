@@ -7,7 +7,7 @@ use crate::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
 };
-use crate::train::config::{ConfigText, OptimizerName, Override, Shipped, TrainDType};
+use crate::train::config::{ConfigText, OptimizerName, Override, Shipped};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
 use puyu_models::Config;
@@ -144,10 +144,9 @@ impl PlanArgs {
         let mut planned = Planned::of(Config::from_json(&json).context("[model]")?);
         planned.accumulate = c.train.accumulate;
         planned.setting = Setting {
-            method: match (&all.lora, c.model.dtype) {
-                (Some(lora), dtype) => adapters(lora, dtype.into(), c.model.from.as_deref())?,
-                (None, TrainDType::F32) => Method::Full,
-                (None, TrainDType::Bf16) => Method::FullBf16,
+            method: match &all.lora {
+                Some(lora) => adapters(lora, c.model.dtype.into(), c.model.from.as_deref())?,
+                None => Method::Full,
             },
             muon: c.optimizer.name == OptimizerName::Muon,
             batch: c.train.batch,
@@ -229,12 +228,7 @@ impl PlanArgs {
             "one row",
             "rows that fit",
         );
-        let methods = [
-            Method::Full,
-            Method::FullBf16,
-            Method::lora(self.lora_rank),
-            Method::qlora(self.lora_rank),
-        ];
+        let methods = [Method::Full, Method::lora(self.lora_rank), Method::qlora(self.lora_rank)];
         for method in methods {
             for checkpointed in [0, c.layers] {
                 let s = Setting { method, checkpointed, batch: 1, ..*setting };
@@ -269,8 +263,7 @@ impl Planned {
 
 fn name(method: Method) -> String {
     match method {
-        Method::Full => "all weights, f32".into(),
-        Method::FullBf16 => "all weights, bf16 beside f32".into(),
+        Method::Full => "all weights".into(),
         Method::Adapters { rank, block_bits, .. } => {
             let what = if block_bits < 16.0 { "QLoRA" } else { "LoRA" };
             let bits = match block_bits {

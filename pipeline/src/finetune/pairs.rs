@@ -55,13 +55,20 @@ pub(super) fn log_probabilities(forward: &Forward, batch: &Batch, adapters: bool
         .filter(|(_, target)| **target != IGNORE)
         .map(|((row, sequence), target)| (row, sequence, *target))
         .collect();
+    let bf16 = forward.ctx(batch).learns_in_bf16(&head);
     let at_once = (LOGITS / head.dim(0)).max(16);
     let parts = rows.chunks(at_once).map(|rows| {
         let list = |f: fn(&(u32, u32, u32)) -> u32| -> Tensor {
             Tensor::new(&rows.iter().map(f).collect::<Vec<_>>(), [rows.len()])
         };
         let targets = list(|r| r.2).reshape([rows.len(), 1]);
-        let block = move |x: &[Tensor]| vec![picked(&x[0].matmul_transposed(&x[1]), &targets)];
+        let block = move |x: &[Tensor]| {
+            let logits = match bf16 {
+                true => x[0].matmul_transposed_bf16(&x[1]),
+                false => x[0].matmul_transposed(&x[1]),
+            };
+            vec![picked(&logits, &targets)]
+        };
         let x = hidden.gather(&list(|r| r.0));
         let logs = checkpoint(block, &[&x, &head]).swap_remove(0); // [R, 1]
         logs.reshape([rows.len()]).scatter_add(&list(|r| r.1), batch.lengths.len())

@@ -12,7 +12,7 @@ use crate::train::{
 use puyu_models::format::adapter::{self, AdapterConfig};
 use puyu_models::format::{self, OpenOptions};
 use puyu_models::{Config, Loaded, Stored, build_adapted};
-use puyu_nn::{Adapter, Param, Weights};
+use puyu_nn::{Adapter, Compute, Param, Weights};
 use puyu_tensor::{Context, DType, Error, Result, Tensor};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,18 +59,15 @@ fn whole(config: &FinetuneConfig, vocabulary: &Arc<Vocabulary>) -> Result<Recipe
     let trained = chosen(&params, &config.finetune.parameters)?;
     let reference = match config.finetune.method {
         // What the model was, frozen, as long as there is no adapter to switch off.
-        Method::Dpo => {
-            let model = begin()?.loaded.model.into();
-            Reference::Frozen(Forward { model, checkpointed: 0 })
-        }
+        Method::Dpo => Reference::Frozen(Forward::new(begin()?.loaded.model)),
         _ => Reference::WithoutAdapters,
     };
     Ok(Recipe {
         objective: objective(&config.finetune, reference),
-        export: full_model(params, json, vocabulary.clone()),
+        export: full_model(params, config.model.dtype, json, vocabulary.clone()),
         model,
         trained,
-        dtype: config.model.dtype.into(),
+        compute: config.model.dtype.compute(),
     })
 }
 
@@ -109,7 +106,7 @@ fn adapted(config: &FinetuneConfig, lora: &LoraConfig, vocabulary: &Vocabulary) 
         export: Box::new(move |folder| adapter::save(folder, &rule, &params)),
         model,
         trained,
-        dtype: DType::F32,
+        compute: Compute::Exact,
     })
 }
 

@@ -21,10 +21,8 @@ const PROGRAM: f64 = 8e6;
 /// Which weights are trained, and how the others are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Method {
-    /// All of them, and matrices are computed with in F32.
+    /// All of them, which are F32 whatever they are multiplied in.
     Full,
-    /// All of them, matrices in BF16 beside an F32 master.
-    FullBf16,
     /// Adapters of this rank on every linear layer of the blocks; the matrices of the blocks take
     /// `block_bits` a weight, embedding and head `other_bits`.
     Adapters {
@@ -76,7 +74,7 @@ pub struct Memory {
     pub weights: f64,
     /// Gradients.
     pub gradients: f64,
-    /// Moments, and masters that are not the weights themselves.
+    /// Moments.
     pub optimizer: f64,
     /// What the forward pass keeps for the backward pass.
     pub activations: f64,
@@ -94,16 +92,12 @@ impl Memory {
         let p = Parameters::of(c);
         let trained = trained(c, setting.method) as f64;
         let share = |from: u8| if setting.zero >= from { 1.0 / setting.ranks as f64 } else { 1.0 };
-        let (weights, masters) = match setting.method {
-            Method::Full => (F32 * trained, 0.0),
-            Method::FullBf16 => {
-                let matrices = trained - p.vectors as f64;
-                (2.0 * matrices + F32 * p.vectors as f64, F32 * matrices)
-            }
+        let weights = match setting.method {
+            Method::Full => F32 * trained,
             Method::Adapters { block_bits, other_bits, .. } => {
                 let blocks = p.blocks as f64 * block_bits / 8.0;
                 let others = (p.embedding + p.head) as f64 * other_bits / 8.0;
-                (blocks + others + F32 * (p.vectors as f64 + trained), 0.0)
+                blocks + others + F32 * (p.vectors as f64 + trained)
             }
         };
         let once = match (setting.muon, setting.method) {
@@ -120,7 +114,7 @@ impl Memory {
         Self {
             weights: weights * share(3),
             gradients: F32 * trained * share(2),
-            optimizer: (masters + F32 * (2.0 * trained - once)) * share(1),
+            optimizer: F32 * (2.0 * trained - once) * share(1),
             activations,
             loss: loss.saved + loss.passing,
             buffers: block,
@@ -151,7 +145,7 @@ impl Memory {
 /// How many numbers are trained.
 pub fn trained(c: &Config, method: Method) -> u64 {
     match method {
-        Method::Full | Method::FullBf16 => Parameters::of(c).total(),
+        Method::Full => Parameters::of(c).total(),
         Method::Adapters { rank, .. } => {
             // q, k and v have an adapter each unless the model stores them as one.
             let fused = c.model_type == "internlm2";
@@ -162,33 +156,23 @@ pub fn trained(c: &Config, method: Method) -> u64 {
     }
 }
 
-/// What a block keeps of each token, in numbers of 4 bytes: every input of every op whose gradient is
-/// wanted, and what ops save beside.
+/// What a block keeps of each token, in numbers of 4 bytes: every input that a gradient reads, and what ops save
+/// beside.
 pub fn kept(c: &Config, method: Method) -> Vec<(&'static str, usize)> {
     let [h, f, q, kv] = [c.hidden_size, c.intermediate_size, c.q_size(), c.kv_size()];
-    let fused = c.model_type == "internlm2";
-    let when = |has: bool, n: usize| if has { n } else { 0 };
     let mut kept = vec![
         ("input", h),
         ("attention norm", h),
-        ("q, k, v", q + 2 * kv),
-        ("q and v taken out of their groups", when(fused, q + kv)),
-        ("q, k, v before their bias", when(c.qkv_bias, q + 2 * kv)),
-        ("rotated q, k", q + kv),
-        ("attention, its copy and its sums", 2 * q + c.heads),
-        ("attention projected", h),
-        ("before its bias", when(c.output_bias, h)),
+        ("rotated q, k, and v", q + 2 * kv),
+        ("attention and its sums", q + c.heads),
         ("residual", h),
         ("feed-forward norm", h),
         ("gate and up", 2 * f),
-        ("before their biases", when(c.mlp_bias, 2 * f + h)),
         ("activated", f),
-        ("feed-forward projected", h),
     ];
     if let Method::Adapters { rank, .. } = method {
-        let out: usize = matrices(c).iter().map(|m| m.0).sum();
-        let layers = if fused { 5 } else { 7 };
-        kept.push(("adapters", 2 * out + layers * rank));
+        let layers = if c.model_type == "internlm2" { 5 } else { 7 };
+        kept.push(("adapters", 2 * layers * rank));
     }
     kept
 }

@@ -4,7 +4,7 @@
 use crate::data::Batch;
 use puyu_autograd::checkpoint;
 use puyu_models::Model;
-use puyu_nn::Ctx;
+use puyu_nn::{Compute, Ctx};
 use puyu_tensor::Tensor;
 use std::sync::Arc;
 
@@ -15,9 +15,21 @@ pub struct Forward {
     pub model: Arc<dyn Model>,
     /// The first so many blocks are checkpointed: less memory for one more forward pass of each.
     pub checkpointed: usize,
+    /// Exact, or fast: in bf16.
+    pub compute: Compute,
 }
 
 impl Forward {
+    /// `model` with exact products, and activations of all blocks kept.
+    pub fn new(model: impl Into<Arc<dyn Model>>) -> Self {
+        Self { model: model.into(), checkpointed: 0, compute: Compute::Exact }
+    }
+
+    /// The context of a step over `batch`.
+    pub fn ctx(&self, batch: &Batch) -> Ctx<'static> {
+        Ctx { compute: self.compute, ..batch.ctx() }
+    }
+
     /// The normalized hidden states of all tokens, `[T, H]`.
     pub fn hidden(&self, batch: &Batch) -> Tensor {
         self.hidden_with(batch, true)
@@ -27,7 +39,7 @@ impl Forward {
     /// compares with.
     pub fn hidden_with(&self, batch: &Batch, adapters: bool) -> Tensor {
         let mut x = self.model.embed(&batch.ids());
-        let mut ctx = Ctx { adapters, ..batch.ctx() };
+        let mut ctx = Ctx { adapters, ..self.ctx(batch) };
         for i in 0..self.model.config().layers {
             x = if i < self.checkpointed {
                 self.again(i, &x, batch, adapters)
@@ -41,8 +53,9 @@ impl Forward {
     /// Block `i` without keeping its activations.
     fn again(&self, i: usize, x: &Tensor, batch: &Batch, adapters: bool) -> Tensor {
         let (model, lengths) = (self.model.clone(), batch.lengths.clone());
+        let compute = self.compute;
         let block = move |x: &[Tensor]| {
-            let mut ctx = Ctx { adapters, ..Ctx::packed(&lengths) };
+            let mut ctx = Ctx { adapters, compute, ..Ctx::packed(&lengths) };
             vec![model.block(i, &x[0], &mut ctx)]
         };
         checkpoint(block, &[x]).swap_remove(0)

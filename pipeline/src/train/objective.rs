@@ -37,7 +37,8 @@ impl Objective for NextToken {
     fn loss(&self, forward: &Forward, batch: &Batch) -> Result<Outcome> {
         let x = forward.hidden(batch);
         let head = forward.model.output().weight().get();
-        let (loss, _) = x.linear_cross_entropy(&head, &batch.targets());
+        let bf16 = forward.ctx(batch).learns_in_bf16(&head);
+        let (loss, _) = x.linear_cross_entropy(&head, &batch.targets(), bf16);
         Ok(Outcome { loss, metrics: Vec::new() })
     }
 }

@@ -1,6 +1,6 @@
 //! From a config to the parts of a run: tokenizer, data, model, optimizer.
 
-use super::config::{ModelConfig, TrainConfig};
+use super::config::{ModelConfig, TrainConfig, TrainDType};
 use super::init::{FirstWeights, first_deviation};
 use super::monitor::About;
 use super::trainer::{Export, Parts};
@@ -11,7 +11,7 @@ use crate::hub;
 use crate::plan::train_flops;
 use puyu_models::format::{self, OpenOptions, Source, hugging_face};
 use puyu_models::{Config, Loaded, Model, Stored, build};
-use puyu_nn::{Optimizer, Param, Weights};
+use puyu_nn::{Compute, Optimizer, Param, Weights};
 use puyu_tensor::ops::Scaling;
 use puyu_tensor::{Context, DType, Error, Result, Spec, Tensor};
 use serde_json::{Value, json};
@@ -42,8 +42,8 @@ pub struct Recipe {
     pub model: Box<dyn Model>,
     /// The parameters that move.
     pub trained: Vec<Param>,
-    /// What the trained matrices are computed with.
-    pub dtype: DType,
+    /// Exact, or fast: products in bf16.
+    pub compute: Compute,
     /// What is made small.
     pub objective: Box<dyn Objective>,
     /// What a checkpoint holds of the model.
@@ -73,9 +73,9 @@ pub fn prepare(
         let Start { loaded: Loaded { model, params }, config: shape } = start;
         Ok(Recipe {
             model,
-            dtype: config.model.dtype.into(),
+            compute: config.model.dtype.compute(),
             objective: Box::new(NextToken),
-            export: full_model(params.clone(), shape, vocabulary.clone()),
+            export: full_model(params.clone(), config.model.dtype, shape, vocabulary.clone()),
             trained: params,
         })
     };
@@ -104,8 +104,8 @@ pub fn assemble(
     let measured = config.data.validation();
     let measured = measured.map(|c| Dataset::open(&c, tokenizer, Some(&template), progress));
     let (valid, valid_report) = measured.transpose()?.unzip();
-    let Recipe { model, trained, dtype, objective, export } = make(&vocabulary)?;
-    let optimizer = Optimizer::new(config.optimizer.options(dtype), trained)?;
+    let Recipe { model, trained, compute, objective, export } = make(&vocabulary)?;
+    let optimizer = Optimizer::new(config.optimizer.options(), trained)?;
     let about = About {
         title: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config: text,
@@ -117,7 +117,7 @@ pub fn assemble(
     };
     let checkpointed = config.model.checkpointed.of(model.config().layers);
     let learner = Learner {
-        forward: Forward { model: model.into(), checkpointed },
+        forward: Forward { model: model.into(), checkpointed, compute },
         objective,
         optimizer,
         schedule: config.schedule.schedule(config.train.steps, config.optimizer.lr)?,
@@ -204,15 +204,26 @@ pub(crate) fn fits(shape: &Config, vocab: usize, seq_len: usize) -> Result<()> {
 }
 
 /// Writes a whole model as a folder in Hugging Face layout.
-pub fn full_model(params: Vec<Param>, config: Value, vocabulary: Arc<Vocabulary>) -> Export {
+pub fn full_model(
+    params: Vec<Param>,
+    dtype: TrainDType,
+    config: Value,
+    vocabulary: Arc<Vocabulary>,
+) -> Export {
     Box::new(move |folder| {
-        hugging_face::save(folder, &Values(&params), &config, None)?;
+        hugging_face::save(folder, &Values(&params, dtype.into()), &config, None)?;
         vocabulary.save(folder)
     })
 }
 
-/// Parameters as a source of tensors.
-struct Values<'a>(&'a [Param]);
+/// Parameters as a source of tensors, matrices in a dtype.
+struct Values<'a>(&'a [Param], DType);
+
+impl Values<'_> {
+    fn dtype(&self, param: &Tensor) -> DType {
+        if param.shape().len() >= 2 { self.1 } else { param.dtype() }
+    }
+}
 
 impl Source for Values<'_> {
     fn names(&self) -> Vec<&str> {
@@ -220,11 +231,13 @@ impl Source for Values<'_> {
     }
 
     fn spec(&self, name: &str) -> Option<Spec> {
-        self.0.iter().find(|p| p.name() == name).map(|p| *p.get().spec())
+        let value = self.0.iter().find(|p| p.name() == name)?.get();
+        Some(Spec::new(value.spec().shape, self.dtype(&value)))
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let param = self.0.iter().find(|p| p.name() == name);
-        param.map(Param::get).ok_or_else(|| Error::not_found(format!("no parameter {name}")))
+        let value = param.ok_or_else(|| Error::not_found(format!("no parameter {name}")))?.get();
+        Ok(value.detach().to_dtype(self.dtype(&value)))
     }
 }

@@ -6,8 +6,8 @@
 //! whether one job computes all three for a sequence, or several the blocks of each.
 
 use crate::cpu::attention::BLOCK;
-use crate::cpu::gemm_f32::{Pack, Right};
 use crate::cpu::math::exp;
+use crate::cpu::operands::{Pack, Right};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::SharedMut;
 use crate::cpu::simd::{Isa, Strip, versions};
@@ -71,6 +71,7 @@ unsafe fn product(
             width,
             fresh,
             dots: false,
+            next: None,
         };
         // SAFETY: the caller's promise.
         unsafe { isa.strip(&strip, y, at + first, y_row) };

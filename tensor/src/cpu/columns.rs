@@ -5,7 +5,7 @@
 //! of a few hundred k at a time, so that it stays in the cache while all rows of the left operand
 //! pass by.
 
-use crate::cpu::gemm_f32::Pack;
+use crate::cpu::operands::Pack;
 use crate::cpu::panel::{LANES, Weight, decode_floats};
 use crate::cpu::simd::{AHEAD, Isa, Panel};
 use crate::{DType, quant};

@@ -5,11 +5,14 @@
 //! outputs, over panels of 16 columns of `w` (`columns`), and threads split rows and columns, never k.
 
 use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
-use crate::cpu::gemm_f32::{self, Right};
+use crate::cpu::gemm_f32;
+use crate::cpu::operands::{Left, Right, Rows};
+use crate::cpu::pairs::{self, LeftPairs, RightPairs};
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
-use crate::{DType, Packing, View, ViewMut, quant};
+use crate::{DType, Packing, Spec, View, ViewMut};
+use half::bf16;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -36,12 +39,31 @@ pub(crate) fn matmul(x: &View, w: &View, y: &mut ViewMut) {
 
 /// `y [M, N] += x [M, K] · w [K, N]`, all F32 with any strides.
 pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
-    let [m, n] = *y.spec.shape else { unreachable!("the op checked the rank") };
-    if m > 0 && n > 0 {
-        let (left, k) = (Left::new(x, m), x.spec.last());
-        let right = |_| Right::new(w, 0);
-        let isa = (Isa::detect(), false);
-        gemm_f32::multiply(isa, &left, right, [1, m, k, n], 1, y.data(), true);
+    add_to(Isa::detect(), x, w, y.data(), true);
+}
+
+/// `y [.., M, N] = x [.., M, K] · w [.., K, N]`, or with `add` y and that, of F32 with any strides that are rounded
+/// to BF16; sums are F32.
+pub(crate) fn matmul_bf16(x: &View, w: &View, y: &mut ViewMut, add: bool) {
+    matmul_bf16_with(Isa::detect(), x, w, y, add);
+}
+
+/// [`matmul_bf16`] with the kernels of `isa`.
+pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool) {
+    if isa.dots() {
+        return multiply_pairs(isa, x, w, y.data(), add);
+    }
+    let (left, right) = (pairs::rounded(x), pairs::rounded(w));
+    let x = View { spec: x.spec, bytes: bytemuck::cast_slice(&left) };
+    let w = View { spec: w.spec, bytes: bytemuck::cast_slice(&right) };
+    add_to(isa, &x, &w, y.data(), add);
+}
+
+/// `y = x · w`, or with `add` y + x · w, all F32.
+fn add_to(isa: Isa, x: &View, w: &View, y: &mut [f32], add: bool) {
+    let sizes @ [_, m, ..] = sizes(w, y);
+    if m > 0 {
+        Floats { isa, dots: false, w: *w, sizes }.many(&Left::new(x, m), y, add);
     }
 }
 
@@ -67,13 +89,21 @@ pub(crate) fn project(x: &View, w: &[View], y: &mut [ViewMut]) {
 
 /// The products of `x` by each of several `w`; those of one kind in one go.
 fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
-    let (mut codes, mut plain, mut left, mut paired) = (Vec::new(), Vec::new(), *x, Vec::new());
+    let pairs_of_x = in_pairs(x, x.spec.rank() - 1).filter(|_| isa.dots());
+    let (mut codes, mut plain, mut paired) = (Vec::new(), Vec::new(), Vec::new());
     for (w, y) in all {
         if let Some(w) = integers(x, &w) {
             codes.push((w, y));
-        } else if let Some([pairs_of_x, w]) = pairs(isa, x, &w) {
-            left = pairs_of_x;
+        } else if let Some(w) = pairs_of_x.and_then(|_| in_pairs(&w, w.spec.rank() - 2)) {
             paired.push((w, y));
+        } else if both_bf16(isa, x, &w) {
+            // A packed weight comes here only if K is odd or `x` lies oddly.
+            let rows = (w.spec.packing == Packing::Panel16).then(|| unpacked(&w));
+            let w = match &rows {
+                Some((spec, rows)) => View { spec: *spec, bytes: bytemuck::cast_slice(rows) },
+                None => w,
+            };
+            multiply_pairs(isa, x, &w, y, false);
         } else {
             plain.push((w, y));
         }
@@ -81,28 +111,80 @@ fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
     if !codes.is_empty() {
         rounded(isa, x, codes);
     }
-    floats((isa, true), &left, paired);
+    floats((isa, true), &pairs_of_x.unwrap_or(*x), paired);
     floats((isa, false), x, plain);
 }
 
-/// Both operands with pairs of BF16 along k as elements, if they are such and the CPU has their products.
-fn pairs<'a>(isa: Isa, x: &View<'a>, w: &View<'a>) -> Option<[View<'a>; 2]> {
-    let (x_k, w_k) = (x.spec.rank() - 1, w.spec.rank() - 2);
-    let halve = |v: &View<'a>, k: usize| {
-        let View { mut spec, bytes } = *v;
-        let even = (0..spec.rank()).all(|d| d == k || spec.strides[d].is_multiple_of(2));
-        let fits = spec.dtype == DType::BF16
-            && spec.strides[k] == 1
-            && spec.shape[k].is_multiple_of(2)
-            && even
-            && bytes.as_ptr().cast::<f32>().is_aligned();
-        spec.dtype = DType::F32;
-        spec.shape[k] /= 2;
-        let strides = spec.strides.iter_mut().enumerate().filter(|(d, _)| *d != k);
-        strides.for_each(|(_, stride)| *stride /= 2);
-        fits.then_some(View { spec, bytes })
+/// Products, rows of each, K and N of `y = x · w`.
+fn sizes(w: &View, y: &[f32]) -> [usize; 4] {
+    let rank = w.spec.rank();
+    let (k, n) = (w.spec.shape[rank - 2], w.spec.shape[rank - 1]);
+    let products = w.spec.shape[..rank - 2].iter().product::<usize>();
+    [products, y.len() / n.max(1) / products.max(1), k, n]
+}
+
+/// Whether both operands are BF16 and the CPU has products of pairs of them.
+fn both_bf16(isa: Isa, x: &View, w: &View) -> bool {
+    isa.dots() && [x, w].iter().all(|v| v.spec.dtype == DType::BF16)
+}
+
+/// The rows of a packed weight `w [K, N]` of BF16, one after another.
+fn unpacked(w: &View) -> (Spec, Vec<bf16>) {
+    let mut spec = Spec { packing: Packing::Rows, ..w.spec };
+    let (k, n) = (spec.shape[0], spec.shape[1]);
+    let weight =
+        Weight::new(&Spec { packing: w.spec.packing, ..Spec::new([n, k], DType::BF16) }, w.bytes);
+    let mut rows = vec![bf16::ZERO; n * k];
+    for (r, row) in rows.chunks_exact_mut(k.max(1)).enumerate() {
+        weight.row(r, bytemuck::cast_slice_mut(row));
+    }
+    spec.strides = [1, k].into();
+    (spec, rows)
+}
+
+/// `v` with pairs of BF16 along dimension `k` as elements, if they lie so.
+fn in_pairs<'a>(v: &View<'a>, k: usize) -> Option<View<'a>> {
+    let View { mut spec, bytes } = *v;
+    let even = (0..spec.rank()).all(|d| d == k || spec.strides[d].is_multiple_of(2));
+    let fits = spec.dtype == DType::BF16
+        && spec.strides[k] == 1
+        && spec.shape[k].is_multiple_of(2)
+        && even
+        && bytes.as_ptr().cast::<f32>().is_aligned();
+    spec.dtype = DType::F32;
+    spec.shape[k] /= 2;
+    let strides = spec.strides.iter_mut().enumerate().filter(|(d, _)| *d != k);
+    strides.for_each(|(_, stride)| *stride /= 2);
+    fits.then_some(View { spec, bytes })
+}
+
+/// `y = x · w`, or with `add` y + x · w, of BF16 or of F32 that are rounded to it, with any strides: what does not lie
+/// in pairs is copied so.
+fn multiply_pairs(isa: Isa, x: &View, w: &View, y: &mut [f32], add: bool) {
+    let [products, m, k, n] = sizes(w, y);
+    if m == 0 {
+        return;
+    }
+    let left: Box<dyn Rows> = match (in_pairs(x, x.spec.rank() - 1), x.spec.dtype) {
+        (Some(x), _) => Box::new(Left::new(&x, m)),
+        (None, DType::F32) => Box::new(LeftPairs::<f32>::new(x, m)),
+        (None, _) => Box::new(LeftPairs::<bf16>::new(x, m)),
     };
-    if isa.dots() { Some([halve(x, x_k)?, halve(w, w_k)?]) } else { None }
+    let (isa, left, sizes) = ((isa, true), &*left, [products, m, k.div_ceil(2), n]);
+    match (in_pairs(w, w.spec.rank() - 2), w.spec.dtype) {
+        (Some(w), _) => {
+            let right = |p: usize| Right::new(&w, p * (k / 2));
+            gemm_f32::multiply(isa, left, right, sizes, 1, y, add);
+        }
+        (None, DType::F32) => {
+            let right = |p: usize| RightPairs::<f32>::new(w, p * k);
+            gemm_f32::multiply(isa, left, right, sizes, 1, y, add);
+        }
+        (None, _) => {
+            let right = |p: usize| RightPairs::<bf16>::new(w, p * k);
+            gemm_f32::multiply(isa, left, right, sizes, 1, y, add);
+        }
+    }
 }
 
 /// The same of floats, or of what is decoded to floats.
@@ -110,16 +192,12 @@ fn floats<'a>((isa, dots): (Isa, bool), x: &View, all: Vec<(View<'a>, &'a mut [f
     let mut left = None;
     let mut few = Vec::new();
     for (w, y) in all {
-        let rank = w.spec.rank();
-        let (k, n) = (w.spec.shape[rank - 2], w.spec.shape[rank - 1]);
-        let products = w.spec.shape[..rank - 2].iter().product::<usize>();
-        // Rows of x per product.
-        let m = y.len() / n.max(1) / products.max(1);
+        let sizes @ [_, m, ..] = sizes(&w, y);
         if m == 0 {
             continue;
         }
         let left = &*left.get_or_insert_with(|| Left::new(x, m));
-        let right = Floats { isa, dots, w, sizes: [products, m, k, n] };
+        let right = Floats { isa, dots, w, sizes };
         right.multiply(left, y, &mut few);
     }
     let Some(left) = left else { return };
@@ -150,17 +228,29 @@ impl<'a> Floats<'a> {
 
     /// Many rows at once; few go to `few`, so that several products share a parallel region.
     fn multiply(self, left: &Left, y: &'a mut [f32], few: &mut Vec<(Self, SharedMut<'a, f32>)>) {
-        let (spec, [_, m, k, _]) = (&self.w.spec, self.sizes);
-        let packed = spec.packing == Packing::Panel16;
-        let isa = (self.isa, self.dots);
-        if spec.dtype == DType::F32 && !packed && m > 1 {
-            let right = |p: usize| Right::new(&self.w, p * k);
-            gemm_f32::multiply(isa, left, right, self.sizes, 1, y, false);
-        } else if m >= MANY_ROWS && spec.strides[spec.rank() - 2] == 1 {
-            let grain = spec.dtype.block_len().max(LANES);
-            gemm_f32::multiply(isa, left, |p| self.columns(p), self.sizes, grain, y, false);
+        let (spec, [_, m, ..]) = (&self.w.spec, self.sizes);
+        let whole = spec.strides[spec.rank() - 2] == 1 || spec.dtype.is_float();
+        if self.plain() && m > 1 || m >= MANY_ROWS && whole {
+            self.many(left, y, false);
         } else {
             few.push((self, SharedMut::new(y)));
+        }
+    }
+
+    /// Whether the elements are F32 that lie as their strides say.
+    fn plain(&self) -> bool {
+        self.w.spec.dtype == DType::F32 && self.w.spec.packing != Packing::Panel16
+    }
+
+    /// `y = left · w`, or with `add` y + left · w.
+    fn many(&self, left: &Left, y: &mut [f32], add: bool) {
+        let isa = (self.isa, self.dots);
+        if self.plain() {
+            let right = |p: usize| Right::new(&self.w, p * self.sizes[2]);
+            gemm_f32::multiply(isa, left, right, self.sizes, 1, y, add);
+        } else {
+            let grain = self.w.spec.dtype.block_len().max(LANES);
+            gemm_f32::multiply(isa, left, |p| self.columns(p), self.sizes, grain, y, add);
         }
     }
 
@@ -192,7 +282,7 @@ impl<'a> Floats<'a> {
                 }
                 let a = left.at(product, rows.start, k0);
                 let several = [panels.len(), ready.stride()];
-                isa.rows(a, [0, left.step], ready.all(), several, sums);
+                isa.rows(a, [0, left.steps()[1]], ready.all(), several, sums);
                 y.copy_from_slice(&sums.as_flattened()[..y.len()]);
                 continue;
             }
@@ -215,7 +305,7 @@ impl<'a> Floats<'a> {
                     }
                     let a = left.at(product, row, k0);
                     let sums = &mut sums[..count];
-                    isa.tile(a, [left.row, left.step], ready.get(i), sums);
+                    isa.tile(a, left.steps(), ready.get(i), sums);
                     for (r, sums) in sums.iter().enumerate() {
                         y(r).copy_from_slice(&sums[..width]);
                     }
@@ -294,59 +384,6 @@ fn gather(x: &View, row_bytes: usize) -> Vec<u8> {
         out.extend_from_slice(&x.bytes[start..start + row_bytes]);
     }
     out
-}
-
-/// The left operand: element (i, k) of a product lies at `base + i·row + k·step`.
-pub(super) struct Left<'a> {
-    data: Cow<'a, [f32]>,
-    bases: Vec<usize>,
-    pub row: usize,
-    pub step: usize,
-}
-
-impl<'a> Left<'a> {
-    /// `x [.., K]` as products of `m` rows; copied if it is not F32 or its rows are not evenly
-    /// spaced.
-    fn new(x: &View<'a>, m: usize) -> Self {
-        let spec = &x.spec;
-        let (rows, k) = (spec.rows(), spec.last());
-        let row = if m > 1 { spec.row_offset(1).wrapping_sub(spec.row_offset(0)) } else { 0 };
-        let bases: Vec<usize> = (0..rows / m).map(|p| spec.row_offset(p * m)).collect();
-        let even = bases.iter().enumerate().all(|(p, base)| {
-            (1..m).all(|i| spec.row_offset(p * m + i) == base.wrapping_add(i.wrapping_mul(row)))
-        });
-        if spec.dtype == DType::F32 && even {
-            let step = spec.strides.last().copied().unwrap_or(1);
-            return Self { data: x.data::<f32>().into(), bases, row, step };
-        }
-        let mut data = vec![0.0; rows * k];
-        let step = spec.strides.last().copied().unwrap_or(1);
-        for (r, out) in data.chunks_exact_mut(k.max(1)).enumerate() {
-            let at = spec.row_offset(r);
-            if step == 1 || spec.dtype.is_block() {
-                let start = spec.dtype.bytes(at);
-                let bytes = &x.bytes[start..start + spec.dtype.bytes(k)];
-                quant::decode_row(spec.dtype, bytes, out);
-            } else {
-                for (i, v) in out.iter_mut().enumerate() {
-                    let start = spec.dtype.bytes(at + i * step);
-                    let bytes = &x.bytes[start..start + spec.dtype.block_bytes()];
-                    quant::decode_row(spec.dtype, bytes, std::slice::from_mut(v));
-                }
-            }
-        }
-        Self {
-            data: data.into(),
-            bases: (0..rows / m).map(|p| p * m * k).collect(),
-            row: k,
-            step: 1,
-        }
-    }
-
-    /// From element (`row`, `k`) of `product` on.
-    pub fn at(&self, product: usize, row: usize, k: usize) -> &[f32] {
-        self.data.get(self.bases[product] + row * self.row + k * self.step..).unwrap_or_default()
-    }
 }
 
 /// Product, panels and rows of a job.

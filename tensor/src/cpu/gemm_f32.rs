@@ -5,16 +5,16 @@
 //! into the order in which they are read, whatever their strides and dtype: so all transposed forms are
 //! one loop, and no row's address meets another's in the cache. Each output is still one chain, k ascending.
 
-use crate::View;
-use crate::cpu::gemm::Left;
+use crate::cpu::operands::{Pack, Rows};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, Strip};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Rows of the left operand in a block at most: with 256 k they fill half of a second-level cache. A multiple of every tile.
-const TALL: usize = 264;
+/// Tiles of rows in a block of the left operand at most: with 256 k they fill half of a second-level cache, which is
+/// larger where tiles are.
+const TALL: usize = 44;
 
 /// Panels of a job at most: its outputs stay in a cache while blocks of k pass by.
 const WIDE: usize = 64;
@@ -24,25 +24,6 @@ const NARROW: usize = 4;
 
 /// Panels from which on rows of the left operand are copied close together.
 const WORTH_COPYING: usize = 8;
-
-/// A right operand `[K, N]`.
-pub(crate) trait Pack {
-    /// Rows `ks` of `columns` as panels of 16, `[panel][k][16]`, with zeros beyond the last column.
-    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>);
-
-    /// The same where it lies, and how far panels are apart, if it already lies so.
-    fn in_place(&self, _: Range<usize>, _: Range<usize>) -> Option<(&[f32], usize)> {
-        None
-    }
-}
-
-/// A right operand of F32: element (k, n) lies at `k · k_step + n · n_step`.
-#[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
-    pub data: &'a [f32],
-    pub k_step: usize,
-    pub n_step: usize,
-}
 
 thread_local! {
     /// Memory for the copies, kept from job to job.
@@ -54,7 +35,7 @@ thread_local! {
 /// divides 256. With `dots` the elements are pairs of BF16.
 pub(super) fn multiply<R: Pack>(
     (isa, dots): (Isa, bool),
-    left: &Left,
+    left: &dyn Rows,
     right: impl Fn(usize) -> R + Sync,
     [products, m, k, n]: [usize; 4],
     grain: usize,
@@ -74,8 +55,11 @@ pub(super) fn multiply<R: Pack>(
             let [block, columns] = &mut scratch;
             let wide = panels.len() >= WORTH_COPYING;
             let block = left.block(isa, product, rows.clone(), ks.clone(), wide, block);
+            let end = panels.end;
+            let some = |first: usize| first * LANES..((first + at_once).min(end) * LANES).min(n);
             for first in panels.clone().step_by(at_once) {
-                let some = first * LANES..((first + at_once).min(panels.end) * LANES).min(n);
+                let (some, next) = (some(first), some(first + at_once));
+                let next = Some(next).filter(|next| !next.is_empty());
                 let (panels, stride) = match right.in_place(ks.clone(), some.clone()) {
                     Some(found) => found,
                     None => {
@@ -95,6 +79,7 @@ pub(super) fn multiply<R: Pack>(
                     width: some.len(),
                     fresh: k0 == 0 && !add,
                     dots,
+                    next: next.and_then(|next| right.lines(ks.clone(), next)),
                 };
                 // SAFETY: each job has its own rows and columns of `y`.
                 unsafe { isa.strip(&strip, &y, (product * m + rows.start) * n + some.start, n) };
@@ -102,118 +87,6 @@ pub(super) fn multiply<R: Pack>(
         }
         SCRATCH.set(scratch);
     });
-}
-
-/// Rows of a left operand as [`Strip`] takes them.
-pub(crate) struct Block<'a> {
-    pub data: &'a [f32],
-    pub tile: usize,
-    pub row: usize,
-    pub step: usize,
-}
-
-impl Left<'_> {
-    /// `rows` and `ks` of a product: where they lie if that is good enough, else copied.
-    fn block<'s>(
-        &'s self,
-        isa: Isa,
-        product: usize,
-        rows: Range<usize>,
-        ks: Range<usize>,
-        wide: bool,
-        copy: &'s mut Vec<f32>,
-    ) -> Block<'s> {
-        let tile = isa.tile_rows();
-        let (data, len) = (self.at(product, rows.start, ks.start), ks.len());
-        if self.step == 1 && !wide {
-            return Block { data, tile: tile * self.row, row: self.row, step: 1 };
-        }
-        copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
-        if self.row == 1 && self.step != 1 {
-            match tile {
-                4 => pack_tiles::<4>(data, self.step, rows.len(), len, copy),
-                6 => pack_tiles::<6>(data, self.step, rows.len(), len, copy),
-                12 => pack_tiles::<12>(data, self.step, rows.len(), len, copy),
-                _ => unreachable!("no kernel takes {tile} rows at once"),
-            }
-            return Block { data: copy, tile: tile * len, row: 1, step: tile };
-        }
-        for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
-            if self.step == 1 {
-                to.copy_from_slice(&data[i * self.row..][..len]);
-            } else {
-                to.iter_mut()
-                    .enumerate()
-                    .for_each(|(k, v)| *v = data[i * self.row + k * self.step]);
-            }
-        }
-        Block { data: copy, tile: tile * len, row: len, step: 1 }
-    }
-}
-
-/// Rows that lie side by side, element (i, k) at `i + k · step`, as `[tile][k][TILE]`.
-fn pack_tiles<const TILE: usize>(x: &[f32], step: usize, rows: usize, len: usize, out: &mut [f32]) {
-    /// Values of k whose pieces stay in the first-level cache while the tiles pass by.
-    const FEW: usize = 16;
-    for k0 in (0..len).step_by(FEW) {
-        let ks = k0..(k0 + FEW).min(len);
-        for (t, out) in out.chunks_exact_mut(TILE * len).enumerate() {
-            let first = t * TILE;
-            let count = TILE.min(rows - first);
-            for (k, to) in ks.clone().zip(&mut out.as_chunks_mut::<TILE>().0[ks.clone()]) {
-                let from = &x[k * step + first..];
-                match from.first_chunk::<TILE>() {
-                    Some(from) if count == TILE => *to = *from,
-                    _ => to[..count].copy_from_slice(&from[..count]),
-                }
-            }
-        }
-    }
-}
-
-impl<'a> Right<'a> {
-    /// The F32 matrix of `w [.., K, N]` whose first row is row `row` of all.
-    pub fn new(w: &View<'a>, row: usize) -> Self {
-        let (data, spec) = (w.data(), &w.spec);
-        let start = if data.is_empty() { 0 } else { spec.row_offset(row) };
-        let rank = spec.rank();
-        Self {
-            data: &data[start..],
-            k_step: spec.strides[rank - 2],
-            n_step: spec.strides[rank - 1],
-        }
-    }
-}
-
-impl Pack for Right<'_> {
-    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
-        let Self { data, k_step, n_step } = *self;
-        let one = ks.len() * LANES;
-        out.resize(columns.len().div_ceil(LANES) * one, 0.0);
-        for (out, first) in out.chunks_exact_mut(one.max(1)).zip(columns.clone().step_by(LANES)) {
-            let width = LANES.min(columns.end - first);
-            if k_step == 1 {
-                let zeros = [0.0; 1024];
-                let row = |i: usize| match i < width {
-                    true => &data[(first + i) * n_step + ks.start..][..ks.len()],
-                    false => &zeros[..ks.len()],
-                };
-                isa.transpose(&std::array::from_fn(row), out);
-                continue;
-            }
-            for (k, out) in ks.clone().zip(out.as_chunks_mut::<LANES>().0) {
-                let from = &data[k * k_step + first * n_step..];
-                match (n_step, from.first_chunk::<LANES>()) {
-                    (1, Some(from)) if width == LANES => *out = *from,
-                    _ => {
-                        *out = [0.0; LANES];
-                        let each = out[..width].iter_mut().zip(from.iter().step_by(n_step.max(1)));
-                        each.for_each(|(to, from)| *to = *from);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// How the products are cut into jobs: groups of panels, then products, then pieces of the rows, so
@@ -230,10 +103,18 @@ struct Jobs {
 impl Jobs {
     fn new(isa: Isa, products: usize, m: usize, panels: usize) -> Self {
         let threads = threads();
-        let mut pieces = m.div_ceil(TALL).max(1);
-        // Several jobs for each thread, so that one that is late delays little.
-        let wanted = (4 * threads).div_ceil(products * pieces);
-        let mut groups = panels.div_ceil(WIDE).max(wanted.min(panels / NARROW)).max(1);
+        let tile = isa.tile_rows();
+        let least = m.div_ceil(TALL * tile).max(1);
+        // Two jobs for each thread, so that one that is late does not delay all: of the ways to have them, the one that
+        // copies least. The left operand is copied for each group, the right one for each piece.
+        let groups = |pieces: usize| {
+            let wanted = (2 * threads).div_ceil(products * pieces);
+            panels.div_ceil(WIDE).max(wanted.min(panels / NARROW)).max(1)
+        };
+        let copies = |pieces: &usize| m * groups(*pieces) + panels * LANES * pieces;
+        let most = (m / (NARROW * LANES)).clamp(least, least.max(2 * threads));
+        let mut pieces = (least..=most).min_by_key(copies).unwrap_or(least);
+        let mut groups = groups(pieces);
         if !(products * pieces * groups).is_multiple_of(threads) {
             if pieces >= threads {
                 pieces = pieces.next_multiple_of(threads);
@@ -241,7 +122,7 @@ impl Jobs {
                 groups = groups.next_multiple_of(threads).min(panels);
             }
         }
-        Self { products, m, tile: isa.tile_rows(), pieces, panels, groups }
+        Self { products, m, tile, pieces, panels, groups }
     }
 
     fn count(&self) -> usize {

@@ -7,6 +7,8 @@ pub mod gemm;
 mod gemm_f32;
 pub mod limits;
 pub(crate) mod math;
+mod operands;
+mod pairs;
 pub mod panel;
 pub mod pool;
 pub mod simd;

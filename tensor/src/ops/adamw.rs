@@ -7,7 +7,6 @@ use crate::cpu::pool::par_each;
 use crate::cpu::simd::versions;
 use crate::op::{Arg, Case, Entry, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply_to};
-use half::bf16;
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -15,23 +14,13 @@ pub(super) const ENTRY: Entry = Entry {
     cases: |[a, b, c, _]| {
         let state = || [Arg::f32([a, b, c]), Arg::f32([a, b, c]), Arg::positive([a, b, c])];
         let x = || [Arg::f32([a, b, c]), Arg::positive([4])];
-        let [p, m, v] = state();
-        vec![
-            Case::in_place(AdamW::default(), state(), x()),
-            Case::in_place(AdamW::default(), [p, m, v, Arg::of([a, b, c], DType::BF16)], x()),
-        ]
+        vec![Case::in_place(AdamW::default(), state(), x())]
     },
     bad: || {
         let three = || [Arg::f32([2, 3]), Arg::f32([2, 3]), Arg::f32([2, 3])];
-        let [p, m, v] = three();
         vec![
             Case::in_place(AdamW::default(), three(), [Arg::f32([2, 4]), Arg::f32([4])]),
             Case::in_place(AdamW::default(), three(), [Arg::f32([2, 3]), Arg::f32([3])]),
-            Case::in_place(
-                AdamW::default(),
-                [p, m, v, Arg::of([2, 4], DType::BF16)],
-                [Arg::f32([2, 3]), Arg::f32([4])],
-            ),
         ]
     },
 };
@@ -39,7 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
 /// Elements that one thread takes at a time.
 const CHUNK: usize = 1 << 14;
 
-/// p, m, v (all F32, one shape) and possibly a BF16 working copy of p, changed by a gradient g:
+/// p, m, v (all F32, one shape), changed by a gradient g:
 ///
 /// g ← s·g, p ← p − lr·weight_decay·p, m ← β1·m + (1 − β1)·g, v ← β2·v + (1 − β2)·g²,
 /// p ← p − (lr / c1)·m / (√v / √c2 + ε)
@@ -72,22 +61,14 @@ impl AdamW {
         Tensor::new(&[lr, correction(self.beta1), correction(self.beta2), scale], [4])
     }
 
-    /// Changes `p`, its moments `m` and `v`, and `copy` if there is one, by the gradient `g`.
+    /// Changes `p` and its moments `m` and `v` by the gradient `g`.
     ///
     /// # Panics
-    /// If the shapes differ, a dtype is not F32 (BF16 for `copy`), or another tensor shares the
+    /// If the shapes differ, a dtype is not F32, or another tensor shares the
     /// storage of what changes.
     #[track_caller]
-    pub fn update(
-        self,
-        [p, m, v]: [&mut Tensor; 3],
-        copy: Option<&mut Tensor>,
-        g: &Tensor,
-        step: &Tensor,
-    ) {
-        let mut y = vec![p, m, v];
-        y.extend(copy);
-        apply_to(self, &mut y, &[g, step]);
+    pub fn update(self, [p, m, v]: [&mut Tensor; 3], g: &Tensor, step: &Tensor) {
+        apply_to(self, &mut [p, m, v], &[g, step]);
     }
 }
 
@@ -122,30 +103,22 @@ impl Op for AdamW {
     fn check_to(&self, y: &[Spec], x: &[Spec]) {
         let (g, step) = (&x[0], &x[1]);
         assert!(*step == Spec::f32([4]), "adamw: a step {step} for {g}, expected f32[4]");
-        assert!(matches!(y.len(), 3 | 4), "adamw: {} tensors to change by {g}", y.len());
+        assert!(y.len() == 3, "adamw: {} tensors to change by {g}", y.len());
         for (i, y) in y.iter().enumerate() {
-            let dtype = if i < 3 { DType::F32 } else { DType::BF16 };
-            let fits = y.dtype == dtype && g.dtype == DType::F32 && y.shape == g.shape;
+            let fits = y.dtype == DType::F32 && g.dtype == DType::F32 && y.shape == g.shape;
             assert!(fits, "adamw: tensor {i} {y} to change by a gradient {g}");
         }
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        let [p, m, v, copy @ ..] = y else { unreachable!("check_to saw at least three") };
+        let [p, m, v] = y else { unreachable!("check_to saw three") };
         let (g, step) = (x[0].data::<f32>(), x[1].data::<f32>());
         let &[lr, c1, c2, scale] = step else { unreachable!("check_to saw four") };
         let Self { beta1, beta2, eps, weight_decay } = *self;
         let betas = [beta1, beta2];
         let constants = [scale, 1.0 - lr * weight_decay, lr / c1, c2.sqrt(), eps];
-        let mut copies = copy.first_mut().map(|c| c.data::<bf16>().chunks_mut(CHUNK));
         let chunks = p.data::<f32>().chunks_mut(CHUNK);
         let chunks = chunks.zip(m.data::<f32>().chunks_mut(CHUNK));
         let chunks = chunks.zip(v.data::<f32>().chunks_mut(CHUNK)).zip(g.chunks(CHUNK));
-        let chunks = chunks.map(|c| (c, copies.as_mut().and_then(Iterator::next)));
-        par_each(chunks, |((((p, m), v), g), copy)| {
-            update(p, m, v, g, betas, constants);
-            for (copy, &p) in copy.into_iter().flatten().zip(&*p) {
-                *copy = bf16::from_f32(p);
-            }
-        });
+        par_each(chunks, |(((p, m), v), g)| update(p, m, v, g, betas, constants));
     }
 }

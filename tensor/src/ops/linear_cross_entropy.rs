@@ -4,9 +4,9 @@
 
 use super::NO_INDEX;
 use super::cross_entropy::{CrossEntropy, CrossEntropyInto, some_ignored};
-use super::matmul::MatmulAdd;
+use super::matmul::{Matmul, MatmulAdd, MatmulTransposed};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
-use crate::{DType, Device, Spec, Tensor, apply, apply_to};
+use crate::{DType, Device, Spec, Tensor, apply, apply_to, apply1};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -15,9 +15,11 @@ pub(super) const ENTRY: Entry = Entry {
         let case = |rows, dtype: DType, n: usize, targets| {
             let h = c.next_multiple_of(dtype.block_len());
             let x = [Arg::f32([n, h]), Arg::of([d, h], dtype), targets];
-            Case::new(LinearCrossEntropy { rows }, x)
+            Case::new(LinearCrossEntropy { rows, bf16: false }, x)
         };
+        let x = [Arg::f32([b, c]), Arg::f32([d, c]), some_ignored(b, d)];
         vec![
+            Case::new(LinearCrossEntropy { rows: 2, bf16: true }, x),
             case(2, DType::F32, b, some_ignored(b, d)),
             case(64, DType::F32, a, Arg::below([a], d)),
             case(3, DType::BF16, b, some_ignored(b, d)),
@@ -25,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
         ]
     },
     bad: || {
-        let op = || LinearCrossEntropy { rows: 2 };
+        let op = || LinearCrossEntropy { rows: 2, bf16: false };
         vec![
             Case::new(op(), [Arg::f32([2, 3]), Arg::f32([5, 4]), Arg::below([2], 5)]),
             Case::new(op(), [Arg::f32([2, 3]), Arg::f32([5, 3]), Arg::below([3], 5)]),
@@ -42,30 +44,35 @@ const LOGITS: usize = 1 << 24;
 pub struct LinearCrossEntropy {
     /// How many rows of logits exist at a time.
     pub rows: usize,
+    /// As [`Matmul::bf16`].
+    pub bf16: bool,
 }
 
 impl Op for LinearCrossEntropy {
     fn name(&self) -> &'static str {
-        "linear_cross_entropy"
+        if self.bf16 { "linear_cross_entropy_bf16" } else { "linear_cross_entropy" }
     }
     fn packed(&self, i: usize) -> bool {
-        i == 1
+        i == 1 && !self.bf16
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         let (x, w, targets) = (&x[0], &x[1], &x[2]);
         let types = x.dtype == DType::F32
             && DType::WEIGHTS.contains(&w.dtype)
+            && (w.dtype == DType::F32 || !self.bf16)
             && targets.dtype == DType::U32;
         let fits = types
             && x.rank() > 0
             && w.rank() == 2
             && x.last() == w.last()
             && x.shape[..x.rank() - 1] == *targets.shape;
-        assert!(fits, "linear_cross_entropy: {x} by {w} with targets {targets}");
+        assert!(fits, "{}: {x} by {w} with targets {targets}", self.name());
         Outs { outputs: vec![Spec::f32([]); 2], saved: Vec::new() }
     }
     fn run(&self, x: &[Tensor], keep: bool) -> Option<Vec<Tensor>> {
         let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
+        let bf16 = self.bf16;
+        let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16 }, &[x, w]);
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
         let all = x[0].rows(); // [R, H]
         // What is not to be predicted adds nothing: of a conversation, most rows.
@@ -80,7 +87,7 @@ impl Op for LinearCrossEntropy {
             let len = self.rows.min(input.dim(0) - start);
             let input = input.narrow(0, start, len);
             let targets = targets.narrow(0, start, len);
-            let mut logits = input.matmul_transposed(w); // [len, V]
+            let mut logits = apply1(MatmulTransposed { bf16 }, &[&input, w]); // [len, V]
             if !keep_dx && !keep_dw {
                 let loss = apply(CrossEntropy, &[&logits, &targets]);
                 let loss = [&loss[0].reshape([1]), &loss[1].reshape([1])];
@@ -88,10 +95,10 @@ impl Op for LinearCrossEntropy {
                 continue;
             }
             apply_to(CrossEntropyInto, &mut [&mut logits, &mut totals], &[&targets]);
-            dx.extend(keep_dx.then(|| logits.matmul(w)));
+            dx.extend(keep_dx.then(|| product(&logits, w)));
             match &mut dw {
-                Some(dw) => apply_to(MatmulAdd, &mut [dw], &[&logits.t(), &input]),
-                None => dw = keep_dw.then(|| logits.t().matmul(&input)), // [V, H]
+                Some(dw) => apply_to(MatmulAdd { bf16 }, &mut [dw], &[&logits.t(), &input]),
+                None => dw = keep_dw.then(|| product(&logits.t(), &input)), // [V, H]
             }
         }
         let total = |i| totals.narrow(0, i, 1).reshape([]);
@@ -107,7 +114,11 @@ impl Op for LinearCrossEntropy {
         Some(y)
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
-        Some(apply(CrossEntropy, &[&x[0].matmul_transposed(&x[1]), &x[2]]))
+        let logits = apply1(MatmulTransposed { bf16: self.bf16 }, &[&x[0], &x[1]]);
+        Some(apply(CrossEntropy, &[&logits, &x[2]]))
+    }
+    fn reads(&self, _: usize) -> bool {
+        false
     }
     fn grad(&self, x: &[Tensor], saved: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let mut saved = saved.iter();
@@ -137,14 +148,15 @@ fn learnt(targets: &Tensor) -> Option<Tensor> {
 impl Tensor {
     /// The summed cross-entropy of the logits `self [.., H] · w [V, H]ᵀ` against `targets` U32
     /// `[..]`, and the number of targets behind it, as [`Tensor::cross_entropy_sum`]; the logits are
-    /// never held whole, and what is kept for the backward pass are the gradients.
+    /// never held whole, and what is kept for the backward pass are the gradients. With `bf16` the operands of
+    /// products are rounded ([`Matmul::bf16`]).
     ///
     /// # Panics
     /// If the shapes do not fit, or a target is neither below V nor [`super::NO_INDEX`].
     #[track_caller]
     #[must_use]
-    pub fn linear_cross_entropy(&self, w: &Self, targets: &Self) -> (Self, Self) {
+    pub fn linear_cross_entropy(&self, w: &Self, targets: &Self, bf16: bool) -> (Self, Self) {
         let rows = (LOGITS / w.dim(0).max(1)).max(16);
-        super::pair(apply(LinearCrossEntropy { rows }, &[self, w, targets]))
+        super::pair(apply(LinearCrossEntropy { rows, bf16 }, &[self, w, targets]))
     }
 }

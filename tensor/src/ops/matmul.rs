@@ -10,42 +10,80 @@ use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1};
 pub(super) const ENTRY: Entry = Entry {
     name: "matmul",
     cases: |[a, b, c, d]| {
-        let mut cases = vec![
-            Case::new(Matmul, [Arg::f32([b, c]), Arg::f32([c, d])]),
-            Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([c, d])]),
-            Case::new(Matmul, [Arg::f32([a, b, c]), Arg::f32([a, c, d])]),
-        ];
-        let x = [Arg::f32([b, c]), Arg::f32([c, d])];
-        cases.push(Case::in_place(MatmulAdd, [Arg::f32([b, d])], x));
+        let mut cases = vec![Case::new(
+            MATMUL,
+            [Arg::of([a, b, c], DType::BF16), Arg::of([a, c, d], DType::BF16)],
+        )];
+        for bf16 in [false, true] {
+            let op = || Matmul { bf16 };
+            cases.push(Case::new(op(), [Arg::f32([b, c]), Arg::f32([c, d])]));
+            cases.push(Case::new(op(), [Arg::f32([a, b, c]), Arg::f32([c, d])]));
+            cases.push(Case::new(op(), [Arg::f32([a, b, c]), Arg::f32([a, c, d])]));
+            let x = [Arg::f32([b, c]), Arg::f32([c, d])];
+            cases.push(Case::in_place(MatmulAdd { bf16 }, [Arg::f32([b, d])], x));
+        }
+        let x = [Arg::f32([a, b, c]), Arg::f32([d, c])];
+        cases.push(Case::new(MatmulTransposed { bf16: true }, x));
         for dtype in DType::WEIGHTS {
             let k = c.next_multiple_of(dtype.block_len());
-            let nt = MatmulTransposed;
+            let nt = MatmulTransposed { bf16: false };
             cases.push(Case::new(nt, [Arg::f32([b, k]), Arg::of([d * 4, k], dtype)]));
         }
         cases
     },
     bad: || {
         vec![
-            Case::new(Matmul, [Arg::f32([2, 3]), Arg::f32([4, 5])]),
-            Case::new(Matmul, [Arg::f32([2, 3, 4]), Arg::f32([3, 4, 5])]),
-            Case::new(MatmulTransposed, [Arg::f32([2, 32]), Arg::of([3, 64], DType::Q8_0)]),
-            Case::in_place(MatmulAdd, [Arg::f32([2, 4])], [Arg::f32([2, 3]), Arg::f32([3, 5])]),
+            Case::new(MATMUL, [Arg::f32([2, 3]), Arg::f32([4, 5])]),
+            Case::new(MATMUL, [Arg::f32([2, 3, 4]), Arg::f32([3, 4, 5])]),
+            Case::new(Matmul { bf16: true }, [Arg::f32([2, 32]), Arg::of([32, 32], DType::Q8_0)]),
+            Case::new(
+                MatmulTransposed { bf16: false },
+                [Arg::f32([2, 32]), Arg::of([3, 64], DType::Q8_0)],
+            ),
+            Case::in_place(
+                MatmulAdd { bf16: false },
+                [Arg::f32([2, 4])],
+                [Arg::f32([2, 3]), Arg::f32([3, 5])],
+            ),
         ]
     },
 };
 
 /// `x [.., M, K] · w [K, N]`, or with leading dimensions equal to those of `x`.
 #[derive(Debug)]
-pub struct Matmul;
+pub struct Matmul {
+    /// Both operands, F32, are rounded to BF16 as they are read, and so are those of the gradients' products; sums
+    /// are F32. It is how bf16 training multiplies (Micikevicius et al. 2018, arXiv 1710.03740).
+    pub bf16: bool,
+}
+
+const MATMUL: Matmul = Matmul { bf16: false };
 
 /// `x [.., K] · w [N, K]ᵀ`: a linear layer's product, for weights stored row by row as in files.
 #[derive(Debug)]
-pub struct MatmulTransposed;
+pub struct MatmulTransposed {
+    /// As [`Matmul::bf16`].
+    pub bf16: bool,
+}
 
 /// `y [M, N] += x [M, K] · w [K, N]` in place, all F32: a gradient that comes in pieces. Each element goes
 /// on with its chain, so pieces of k in ascending order give the bits of one product.
 #[derive(Debug)]
-pub struct MatmulAdd;
+pub struct MatmulAdd {
+    /// As [`Matmul::bf16`]; then pieces of even k give the bits of one product.
+    pub bf16: bool,
+}
+
+/// The op's name: another if operands are rounded.
+fn name(bf16: bool, names: [&'static str; 2]) -> &'static str {
+    names[usize::from(bf16)]
+}
+
+/// Checks the operands of a product that rounds them.
+fn check_bf16(name: &str, bf16: bool, x: &[Spec]) {
+    let fits = x[..2].iter().all(|x| x.dtype == DType::F32);
+    assert!(fits || !bf16, "{name}: {} by {}, which are not both f32", x[0], x[1]);
+}
 
 /// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
 pub(super) fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Spec {
@@ -70,35 +108,41 @@ pub(super) fn work(x: &[View], y: &[Spec]) -> Work {
 
 impl Op for Matmul {
     fn name(&self) -> &'static str {
-        "matmul"
+        name(self.bf16, ["matmul", "matmul_bf16"])
     }
     fn strided(&self) -> bool {
         true
     }
     fn packed(&self, i: usize) -> bool {
-        i == 1
+        i == 1 && !self.bf16
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        infer("matmul", &x[0], &x[1], &x[1]).into()
+        check_bf16(self.name(), self.bf16, x);
+        infer(self.name(), &x[0], &x[1], &x[1]).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        gemm::matmul(&x[0], &x[1], &mut y[0]);
+        multiply(self.bf16, &x[0], &x[1], &mut y[0]);
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        Some(Kernels { dispatches: vec![dispatch(x, &x[1], y, 0)?], ..Kernels::default() })
+        let dispatches = vec![dispatch(x, &x[1], y, 0).filter(|_| !self.bf16)?];
+        Some(Kernels { dispatches, ..Kernels::default() })
+    }
+    fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
+        self.bf16.then(|| vec![rounded(&x[0]).matmul(&rounded(&x[1]))])
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
-        let dx = x.requires_grad().then(|| dy.matmul(&w.t()));
+        let product = |x: &Tensor, w: &Tensor| apply1(Self { bf16: self.bf16 }, &[x, w]);
+        let dx = x.requires_grad().then(|| product(dy, &w.t()));
         // (dyᵀ·x)ᵀ, so that the gradient of a transposed weight lies in the weight's own order.
         let dw = w.requires_grad().then(|| {
             let (x, dy) =
                 if w.shape().len() == 2 { (x.rows(), dy.rows()) } else { (x.clone(), dy.clone()) };
-            dy.t().matmul(&x).t()
+            product(&dy.t(), &x).t()
         });
         Grad::Inputs(vec![dx, dw])
     }
@@ -106,56 +150,80 @@ impl Op for Matmul {
 
 impl Op for MatmulTransposed {
     fn name(&self) -> &'static str {
-        "matmul_transposed"
+        name(self.bf16, ["matmul_transposed", "matmul_transposed_bf16"])
     }
     fn packed(&self, i: usize) -> bool {
-        i == 1
+        i == 1 && !self.bf16
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        infer("matmul_transposed", &x[0], &x[1], &transposed(&x[1])).into()
+        check_bf16(self.name(), self.bf16, x);
+        infer(self.name(), &x[0], &x[1], &transposed(&x[1])).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        gemm::matmul(&x[0], &View { spec: transposed(&x[1].spec), ..x[1] }, &mut y[0]);
+        let w = View { spec: transposed(&x[1].spec), ..x[1] };
+        multiply(self.bf16, &x[0], &w, &mut y[0]);
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        let dispatches = vec![dispatch(x, &transposed(&x[1]), y, 0)?];
+        let dispatches = vec![dispatch(x, &transposed(&x[1]), y, 0).filter(|_| !self.bf16)?];
         Some(Kernels { dispatches, ..Kernels::default() })
+    }
+    fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
+        self.bf16.then(|| vec![rounded(&x[0]).matmul_transposed(&rounded(&x[1]))])
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
-        let dx = x.requires_grad().then(|| dy.matmul(w));
-        let dw = w.requires_grad().then(|| dy.rows().t().matmul(&x.rows()));
+        let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16: self.bf16 }, &[x, w]);
+        let dx = x.requires_grad().then(|| product(dy, w));
+        let dw = w.requires_grad().then(|| product(&dy.rows().t(), &x.rows()));
         Grad::Inputs(vec![dx, dw])
     }
 }
 
 impl Op for MatmulAdd {
     fn name(&self) -> &'static str {
-        "matmul_add"
+        name(self.bf16, ["matmul_add", "matmul_add_bf16"])
     }
     fn strided(&self) -> bool {
         true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        panic!("matmul_add: works in place, and was asked for a new tensor from {}", x[0]);
+        let name = self.name();
+        panic!("{name}: works in place, and was asked for a new tensor from {}", x[0]);
     }
     fn check_to(&self, y: &[Spec], x: &[Spec]) {
         let (y, x, w) = (&y[0], &x[0], &x[1]);
         let fits = [y, x, w].iter().all(|s| s.dtype == DType::F32 && s.rank() == 2)
             && *y.shape == [x.shape[0], w.shape[1]]
             && x.shape[1] == w.shape[0];
-        assert!(fits, "matmul_add: {x} by {w} added to {y}");
+        assert!(fits, "{}: {x} by {w} added to {y}", self.name());
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        gemm::matmul_add(&x[0], &x[1], &mut y[0]);
+        if self.bf16 {
+            gemm::matmul_bf16(&x[0], &x[1], &mut y[0], true);
+        } else {
+            gemm::matmul_add(&x[0], &x[1], &mut y[0]);
+        }
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         work(x, y)
     }
+}
+
+fn multiply(bf16: bool, x: &View, w: &View, y: &mut ViewMut) {
+    if bf16 {
+        gemm::matmul_bf16(x, w, y, false);
+    } else {
+        gemm::matmul(x, w, y);
+    }
+}
+
+/// `x` rounded to BF16, as F32.
+fn rounded(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::BF16).to_dtype(DType::F32)
 }
 
 /// The GPU's `x[0] [.., M, K] · w [.., K, N]` to output `i`, `w` being a view of input `i + 1`.
@@ -198,7 +266,7 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn matmul(&self, w: &Self) -> Self {
-        apply1(Matmul, &[self, w])
+        apply1(MATMUL, &[self, w])
     }
 
     /// `self [.., K] · w [N, K]ᵀ -> [.., N]`, `w` in any weight dtype.
@@ -208,7 +276,18 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn matmul_transposed(&self, w: &Self) -> Self {
-        apply1(MatmulTransposed, &[self, w])
+        apply1(MatmulTransposed { bf16: false }, &[self, w])
+    }
+
+    /// [`Tensor::matmul_transposed`] of F32 operands that are rounded to BF16 as they are read; see
+    /// [`Matmul::bf16`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a dtype is not F32.
+    #[track_caller]
+    #[must_use]
+    pub fn matmul_transposed_bf16(&self, w: &Self) -> Self {
+        apply1(MatmulTransposed { bf16: true }, &[self, w])
     }
 
     /// All leading dimensions taken as one: `[.., N] -> [R, N]`.

@@ -12,7 +12,7 @@ pub use shipped::{SHIPPED, Shipped};
 
 use crate::data::{DataConfig, Order};
 use puyu_nn::{Curve, OptimizerOptions, Schedule};
-use puyu_tensor::{DType, Error, Result, ops};
+use puyu_tensor::{Error, Result, ops};
 use serde::{Deserialize, Serialize};
 
 /// The config of `puyu train`.
@@ -220,12 +220,12 @@ impl Default for SampleConfig {
 }
 
 impl OptimizerConfig {
-    /// The optimizer's constants for matrices of `dtype`.
-    pub fn options(&self, dtype: DType) -> OptimizerOptions {
+    /// The optimizer's constants.
+    pub fn options(&self) -> OptimizerOptions {
         let Self { name, momentum, beta1, beta2, eps, weight_decay, decay_vectors, .. } = *self;
         let op = ops::AdamW { beta1, beta2, eps, weight_decay };
         let muon = (name == OptimizerName::Muon).then_some(momentum.unwrap_or(0.95));
-        OptimizerOptions { op, muon, decay_vectors, dtype }
+        OptimizerOptions { op, muon, decay_vectors }
     }
 
     /// Checks the ranges.

@@ -1,6 +1,7 @@
 //! `[model]` and `[tokenizer]`. The shape's fields are those of Hugging Face's config.json, so that
 //! what is known of a published model can be written down as it is.
 
+use puyu_nn::Compute;
 use puyu_tensor::{DType, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,8 +55,8 @@ pub struct ModelConfig {
     /// Biases in attention, as InternLM-1 has them; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<bool>,
-    /// Element type of the matrices that are computed with: `f32` or `bf16`. The master weights are
-    /// F32 in both cases.
+    /// What matrices are multiplied in: `f32` or `bf16`, which rounds what goes into a product. Weights, sums and
+    /// the optimizer's state are F32 in both cases; checkpoints hold matrices in this type.
     pub dtype: TrainDType,
     /// Layers that keep only their input and are run again in the backward pass: a number, or a share
     /// from 0.0 to 1.0.
@@ -69,8 +70,18 @@ pub enum TrainDType {
     /// Single precision.
     #[default]
     F32,
-    /// The upper half of it, beside F32 masters.
+    /// The upper half of it: products take half the time where the CPU has instructions for them.
     Bf16,
+}
+
+impl TrainDType {
+    /// How weights are multiplied.
+    pub fn compute(self) -> Compute {
+        match self {
+            Self::F32 => Compute::Exact,
+            Self::Bf16 => Compute::Fast,
+        }
+    }
 }
 
 impl From<TrainDType> for DType {

@@ -172,6 +172,9 @@ unsafe fn tile_of<const N: usize, const E: u8>(
     y_row: usize,
 ) {
     let a = s.left.as_ptr().wrapping_add(at / STRIP_ROWS * s.tile);
+    if let Some(next) = s.next {
+        next.ask(at / STRIP_ROWS, s.rows.div_ceil(STRIP_ROWS));
+    }
     // SAFETY: the caller's promises are passed on.
     unsafe {
         for_rows!(count, [12, 8, 4, 2, 1], |i, M| {

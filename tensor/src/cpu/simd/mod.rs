@@ -20,6 +20,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_i8;
 mod format;
+mod lines;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -27,6 +28,8 @@ mod neon_i8;
 mod portable;
 mod versions;
 
+pub use lines::Lines;
+pub(crate) use lines::{AHEAD, ask};
 pub(crate) use versions::versions;
 
 /// A panel of 16 columns for a number of k.
@@ -45,22 +48,6 @@ pub struct Panel<'a> {
     pub dots: bool,
     /// Bytes from what is read to what memory is asked for meanwhile, where memory is what limits.
     pub ahead: isize,
-}
-
-/// Bytes of weights that are asked for ahead of their use by a single row, which is as fast as memory.
-pub(crate) const AHEAD: isize = 2048;
-
-/// Asks memory for the line at `at`, which may be anywhere, into the second-level cache.
-#[inline(always)]
-pub(crate) fn ask<T>(at: *const T) {
-    // SAFETY: a prefetch has no effect that a program could see, whatever the address.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// Rows of the left operand that one kernel call takes at most.
@@ -94,6 +81,8 @@ pub struct Strip<'a> {
     pub fresh: bool,
     /// As [`Panel::dots`].
     pub dots: bool,
+    /// What memory is asked for meanwhile: the columns of the next strip.
+    pub next: Option<Lines>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
