@@ -101,15 +101,16 @@ fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
     // they are freed with it.
     while let Some(node) = order.pop() {
         let Some(dy) = pending.by_node.remove(&Arc::as_ptr(&node)) else { continue };
-        match no_grad(|| node.op.grad(&node.inputs, &node.saved, &dy)) {
+        let inputs = node.restored();
+        match no_grad(|| node.op.grad(&inputs, &node.saved, &dy)) {
             Grad::Inputs(dx) => {
-                for (x, dx) in node.inputs.iter().zip(dx) {
+                for (x, dx) in inputs.iter().zip(dx) {
                     if let Some(dx) = dx.filter(|_| x.requires_grad()) {
                         pending.add(x, dx, sink);
                     }
                 }
             }
-            Grad::Compose => through_compose(&node, &dy, &mut pending, sink)?,
+            Grad::Compose => through_compose(&node, &inputs, &dy, &mut pending, sink)?,
         }
     }
     if let Some((_, spec)) = leaves.iter().find(|(id, _)| !reached.contains(id)) {
@@ -124,11 +125,12 @@ fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
 /// block's parameters) get their gradients too.
 fn through_compose(
     node: &Node,
+    inputs: &[Tensor],
     dy: &[Option<Tensor>],
     pending: &mut Pending,
     sink: &mut Sink,
 ) -> Result<()> {
-    let x: Vec<_> = node.inputs.iter().map(leaf_of).collect();
+    let x: Vec<_> = inputs.iter().map(leaf_of).collect();
     let name = node.op.name();
     let y = node.op.compose(&x).ok_or_else(|| {
         Error::unsupported(format!("{name} has neither a gradient nor a composition"))
@@ -141,7 +143,7 @@ fn through_compose(
         true => inner.add(id, dx),
         false => sink(id, dx),
     })?;
-    for (leaf, x) in x.iter().zip(&node.inputs).filter(|(_, x)| x.requires_grad()) {
+    for (leaf, x) in x.iter().zip(inputs).filter(|(_, x)| x.requires_grad()) {
         if let Some(dx) = inner.take(leaf) {
             pending.add(x, dx, sink);
         }

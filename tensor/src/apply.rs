@@ -120,7 +120,8 @@ pub fn with_origin(
     saved: Vec<Tensor>,
 ) -> Vec<Tensor> {
     let outputs = y.iter().map(|t| *t.spec()).collect();
-    let keep = |(i, x): (usize, Tensor)| match op.reads(i) || x.is_trainable() {
+    let cheap = |x: &Tensor| x.origin().is_some_and(|o| o.node.op.cheap());
+    let keep = |(i, x): (usize, Tensor)| match x.is_trainable() || op.reads(i) && !cheap(&x) {
         true => x,
         false => x.without_elements(),
     };

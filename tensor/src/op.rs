@@ -81,6 +81,13 @@ pub trait Op: Debug + Send + Sync + 'static {
         true
     }
 
+    /// Whether running it again costs little beside what reads its output: then the output is not kept for the
+    /// gradients that read it, but computed again for each ([`crate::Node::restored`]). Its own gradient must read all
+    /// of its inputs, for they are what it is computed from.
+    fn cheap(&self) -> bool {
+        false
+    }
+
     /// Outputs that the gradient reads; they follow what [`Op::infer`] says is saved, and take no memory of their own.
     fn saves(&self) -> &'static [usize] {
         &[]

@@ -4,7 +4,7 @@
 //! record is all autograd needs.
 
 use crate::storage::{FileBytes, Owned, Storage};
-use crate::{DType, Dims, Element, Error, Op, Result, Spec, View, wait};
+use crate::{DType, Dims, Element, Error, Op, Result, Spec, View, apply_dyn, no_grad, wait};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,12 +35,28 @@ pub struct Origin {
 pub struct Node {
     /// The op.
     pub op: Arc<dyn Op>,
-    /// What it ran on.
+    /// What it ran on, without the elements that are not kept ([`Op::reads`], [`Op::cheap`]).
     pub inputs: Vec<Tensor>,
     /// What it kept for its gradient; these have no origin themselves.
     pub saved: Vec<Tensor>,
     /// The specs of its outputs.
     pub outputs: Vec<Spec>,
+}
+
+impl Node {
+    /// The inputs as the gradient takes them: what it reads of the outputs of cheap ops is computed again.
+    pub fn restored(&self) -> Vec<Tensor> {
+        let restore = |(i, x): (usize, &Tensor)| match x.origin() {
+            Some(Origin { node, index }) if self.op.reads(i) && node.op.cheap() => {
+                let inputs = node.restored();
+                let inputs: Vec<&Tensor> = inputs.iter().collect();
+                let y = no_grad(|| apply_dyn(node.op.clone(), &inputs)).swap_remove(*index);
+                x.over(y.0.offset, y.0.storage.clone())
+            }
+            _ => x.clone(),
+        };
+        self.inputs.iter().enumerate().map(restore).collect()
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -180,8 +196,12 @@ impl Tensor {
 
     /// What the record of gradients needs of this tensor if it does not need its elements.
     pub(crate) fn without_elements(&self) -> Self {
-        let Inner { spec, offset, ref origin, trainable, id, .. } = *self.0;
-        let storage = Arc::new(Storage::Gone(self.device()));
+        self.over(0, Arc::new(Storage::Gone(self.device())))
+    }
+
+    /// The same tensor with its elements in another place.
+    fn over(&self, offset: usize, storage: Arc<Storage>) -> Self {
+        let Inner { spec, ref origin, trainable, id, .. } = *self.0;
         Self(Arc::new(Inner { spec, offset, storage, origin: origin.clone(), trainable, id }))
     }
 

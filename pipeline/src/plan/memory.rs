@@ -156,19 +156,16 @@ pub fn trained(c: &Config, method: Method) -> u64 {
     }
 }
 
-/// What a block keeps of each token, in numbers of 4 bytes: every input that a gradient reads, and what ops save
-/// beside.
+/// What a block keeps of each token, in numbers of 4 bytes: every input that a gradient reads, but for what norms and
+/// activations give, which is computed again, and what ops save beside.
 pub fn kept(c: &Config, method: Method) -> Vec<(&'static str, usize)> {
     let [h, f, q, kv] = [c.hidden_size, c.intermediate_size, c.q_size(), c.kv_size()];
     let mut kept = vec![
         ("input", h),
-        ("attention norm", h),
         ("rotated q, k, and v", q + 2 * kv),
         ("attention and its sums", q + c.heads),
         ("residual", h),
-        ("feed-forward norm", h),
         ("gate and up", 2 * f),
-        ("activated", f),
     ];
     if let Method::Adapters { rank, .. } = method {
         let layers = if c.model_type == "internlm2" { 5 } else { 7 };

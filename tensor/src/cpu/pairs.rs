@@ -7,6 +7,7 @@ use crate::cpu::operands::{Block, FEW, Pack, Places, Rows, lines, matrix};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::par_each;
 use crate::cpu::simd::{Isa, Lines, versions};
+use crate::quant::nearest_bf16;
 use crate::{DType, Element, View};
 use half::bf16;
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use std::ops::Range;
 
 /// An element that is one of a pair: BF16, or an F32 that is rounded to it.
 pub(super) trait Half: Element {
-    /// The bits of the nearest BF16, an even one if two are; a NaN stays one.
+    /// The bits of the nearest BF16.
     fn half(self) -> u32;
 }
 
@@ -28,9 +29,7 @@ impl Half for bf16 {
 impl Half for f32 {
     #[inline(always)]
     fn half(self) -> u32 {
-        let bits = self.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-        (if self.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16
+        nearest_bf16(self)
     }
 }
 

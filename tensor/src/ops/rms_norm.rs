@@ -118,6 +118,9 @@ impl Op for RmsNorm {
         let scale = x[0].square().mean(-1).affine(1.0, self.eps).rsqrt();
         Some(vec![&(&x[0] * &scale) * &x[1]])
     }
+    fn cheap(&self) -> bool {
+        true
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let op = RmsNormGrad { eps: self.eps };

@@ -74,6 +74,9 @@ impl Op for Swiglu {
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![&x[0].silu() * &x[1]])
     }
+    fn cheap(&self) -> bool {
+        true
+    }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         match &dy[0] {
             Some(dy) if dy.device() == Device::Cpu => {

@@ -90,14 +90,19 @@ pub fn encode_row(dtype: DType, x: &[f32], out: &mut [u8]) {
     }
 }
 
+/// The bits of the nearest BF16, an even one if two are as near; a NaN stays one. Loops over it vectorize.
+#[inline(always)]
+pub(crate) fn nearest_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if x.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16
+}
+
 versions! {
-    /// Rounds to BF16, to nearest even; a NaN stays one.
+    /// Rounds to BF16.
     fn encode_bf16(x: &[f32], out: &mut [u8]) {
         for (x, out) in x.iter().zip(out.as_chunks_mut::<2>().0) {
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-            let bits = if x.is_nan() { bits | 0x40_0000 } else { rounded };
-            *out = ((bits >> 16) as u16).to_le_bytes();
+            *out = (nearest_bf16(*x) as u16).to_le_bytes();
         }
     }
 }
