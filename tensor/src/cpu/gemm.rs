@@ -48,7 +48,7 @@ pub(crate) fn matmul_bf16(x: &View, w: &View, y: &mut ViewMut, add: bool) {
     matmul_bf16_with(Isa::detect(), x, w, y, add);
 }
 
-/// [`matmul_bf16`] with the kernels of `isa`.
+/// `y = x · w`, or with `add` y + x · w, of F32 operands that are rounded to BF16, with the kernels of `isa`.
 pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool) {
     if isa.dots() {
         return multiply_pairs(isa, x, w, y.data(), add);
