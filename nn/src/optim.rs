@@ -1,8 +1,9 @@
 //! The optimizer of all trainable parameters at once, in flat memories: matrices, which decay, and the
 //! rest, which by default does not. AdamW updates them, or Muon those that are maps between hidden states.
 //!
-//! Parameters are views of a flat F32 master in name order; moments and the gradient are flat too. A step takes the views back, updates the memory in one pass, and hands out
-//! new views. A rank of a larger run would own a range of each memory.
+//! Parameters are views of a flat F32 master in name order; moments and the gradient are flat too. A step
+//! takes the views back, updates the memory in one pass, and hands out new views. A rank of a larger run
+//! would own a range of each memory.
 
 use crate::{Param, muon};
 use puyu_autograd::{Grads, backward_into};

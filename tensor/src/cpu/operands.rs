@@ -265,11 +265,12 @@ impl Pack for Right<'_> {
             let out = out.as_chunks_mut::<LANES>().0;
             if n_step == 1 && first + 2 * LANES <= columns.end {
                 // What lies side by side in memory goes to two panels.
-                let (next, _) = panels.next().expect("a panel more");
+                let (next, _) = panels.next().expect("32 columns are two panels");
                 let both = out.iter_mut().zip(next.as_chunks_mut::<LANES>().0);
                 for (k, (out, next)) in ks.clone().zip(both) {
                     let from = data[k * k_step + first..].first_chunk::<{ 2 * LANES }>();
-                    let (from, of_next) = from.expect("as many columns").split_at(LANES);
+                    let (from, of_next) =
+                        from.expect("a row has all columns of the strip").split_at(LANES);
                     out.copy_from_slice(from);
                     next.copy_from_slice(of_next);
                 }

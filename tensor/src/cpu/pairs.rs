@@ -146,7 +146,8 @@ fn pair_tiles<T: Half, const TILE: usize>(
                 let second = 2 * p + 1 < k;
                 if row == 1 && count == TILE && second {
                     let (a, b) = (at(0).first_chunk::<TILE>(), at(1).first_chunk::<TILE>());
-                    interleave(a.expect("a tile"), b.expect("a tile"), to);
+                    let whole = "the tile is whole, so each row has as many";
+                    interleave(a.expect(whole), b.expect(whole), to);
                     continue;
                 }
                 for (i, to) in to[..count].iter_mut().enumerate() {
@@ -227,10 +228,11 @@ impl<T: Half> RightPairs<'_, T> {
             let out = bytemuck::cast_slice_mut::<f32, u32>(out).as_chunks_mut::<LANES>().0;
             let at = |k: usize| &data[k * k_step + first * n_step..];
             if n_step == 1 && first + 2 * LANES <= columns.end {
-                let (next, _) = panels.next().expect("a panel more");
+                let (next, _) = panels.next().expect("32 columns are two panels");
                 let next = bytemuck::cast_slice_mut::<f32, u32>(next).as_chunks_mut::<LANES>().0;
                 for ((p, out), next) in ks.clone().zip(out).zip(next) {
-                    let row = |k| at(k).first_chunk::<{ 2 * LANES }>().expect("as many columns");
+                    let row =
+                        |k| at(k).first_chunk::<{ 2 * LANES }>().expect("a row has all columns");
                     let zeros = [T::zeroed(); 2 * LANES];
                     let a = row(2 * p);
                     let b = if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros };
