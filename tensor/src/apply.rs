@@ -3,7 +3,7 @@
 
 use crate::storage::{Owned, Storage};
 use crate::tensor::{Inner, Node, Origin};
-use crate::{Device, Op, Packing, Spec, Tensor, ViewMut, trace};
+use crate::{Device, Op, Packing, Spec, Tensor, View, ViewMut, trace};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -29,7 +29,10 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 /// If the inputs do not fit the op, with its name and the shapes.
 #[track_caller]
 pub fn apply(op: impl Op, x: &[&Tensor]) -> Vec<Tensor> {
-    apply_dyn(Arc::new(op), x)
+    match recorded(x) {
+        true => apply_dyn(Arc::new(op), x),
+        false => run_laid_out(&op, x),
+    }
 }
 
 /// Runs `op`, which has one output, on `x`.
@@ -48,29 +51,40 @@ pub fn apply1(op: impl Op, x: &[&Tensor]) -> Tensor {
 /// If the inputs do not fit the op, with its name and the shapes.
 #[track_caller]
 pub fn apply_dyn(op: Arc<dyn Op>, x: &[&Tensor]) -> Vec<Tensor> {
-    let x = laid_out(&*op, x);
-    let grad = GRAD.get() && x.iter().any(Tensor::requires_grad);
-    if let [only] = &x[..]
-        && let Some((spec, skip)) = op.view(only.spec())
-    {
-        let y = Tensor::build(spec, only.0.offset + skip, only.0.storage.clone(), None);
-        return if grad { with_origin(op, x, vec![y], Vec::new()) } else { vec![y] };
+    if !recorded(x) {
+        return run_laid_out(&*op, x);
     }
-    let specs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
-    let outs = op.infer(&specs);
-    let kept = if grad { outs.saved.len() } else { 0 };
-    let specs: Vec<Spec> = outs.outputs.iter().chain(&outs.saved[..kept]).copied().collect();
-    let mut y = match (no_grad(|| op.run(&x, grad)), device(op.name(), x.iter())) {
-        (Some(y), _) => y,
-        (None, Device::Cpu) => run_cpu(&*op, &x, &specs),
-        #[cfg(feature = "gpu")]
-        (None, Device::Gpu(gpu)) => gpu.run(&*op, &x, &specs),
+    let x = match as_they_lie(&*op, x) {
+        true => x.iter().map(|t| (*t).clone()).collect(),
+        false => laid_out(&*op, x),
     };
-    let mut saved = y.split_off(outs.outputs.len());
-    if grad {
-        saved.extend(op.saves().iter().map(|i| y[*i].clone()));
+    let refs: Vec<&Tensor> = x.iter().collect();
+    let (y, mut saved) = no_grad(|| run(&*op, &refs, true));
+    saved.extend(op.saves().iter().map(|i| y[*i].clone()));
+    with_origin(op, x, y, saved)
+}
+
+/// Whether a gradient can flow to one of `x`.
+fn recorded(x: &[&Tensor]) -> bool {
+    GRAD.get() && x.iter().any(|x| x.requires_grad())
+}
+
+/// Runs `op` without recording it.
+#[track_caller]
+fn run_laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
+    if as_they_lie(op, x) {
+        return run(op, x, false).0;
     }
-    if grad { with_origin(op, x, y, saved) } else { y }
+    let x = laid_out(op, x);
+    run(op, &x.iter().collect::<Vec<_>>(), false).0
+}
+
+/// Whether `op` takes the inputs without any change.
+fn as_they_lie(op: &dyn Op, x: &[&Tensor]) -> bool {
+    x.iter().enumerate().all(|(i, t)| match t.spec().packing {
+        Packing::Rows => op.strided() || t.spec().is_contiguous(),
+        _ => op.packed(i),
+    })
 }
 
 /// The inputs as `op` takes them.
@@ -84,6 +98,60 @@ fn laid_out(op: &dyn Op, x: &[&Tensor]) -> Vec<Tensor> {
     x.iter().enumerate().map(lay_out).collect()
 }
 
+/// The outputs of `op`, and if `keep` what it saves for its gradient.
+#[track_caller]
+fn run(op: &dyn Op, x: &[&Tensor], keep: bool) -> (Vec<Tensor>, Vec<Tensor>) {
+    if let [only] = x
+        && let Some((spec, skip)) = op.view(only.spec())
+    {
+        let y = Tensor::build(spec, only.0.offset + skip, only.0.storage.clone(), None);
+        return (vec![y], Vec::new());
+    }
+    let outs = each(x, |x| *x.spec(), |specs| op.infer(specs));
+    let (count, mut specs) = (outs.outputs.len(), outs.outputs);
+    if keep {
+        specs.extend(outs.saved);
+    }
+    let mut y = match (op.run(x, keep), device(op.name(), x.iter().copied())) {
+        (Some(y), _) => y,
+        (None, Device::Cpu) => run_cpu(op, x, &specs),
+        #[cfg(feature = "gpu")]
+        (None, Device::Gpu(gpu)) => gpu.run(op, x, &specs),
+    };
+    let saved = y.split_off(count);
+    (y, saved)
+}
+
+/// Calls `f` with what `of` makes of each of `x`, in a list that is on the stack if it is short: an op of a
+/// decoded token takes a microsecond, of which lists on the heap would be a good part.
+fn each<'a, T, U, R>(
+    x: &'a [T],
+    mut of: impl FnMut(&'a T) -> U,
+    f: impl FnOnce(&mut [U]) -> R,
+) -> R {
+    match x {
+        [a] => f(&mut [of(a)]),
+        [a, b] => f(&mut [of(a), of(b)]),
+        [a, b, c] => f(&mut [of(a), of(b), of(c)]),
+        [a, b, c, d] => f(&mut [of(a), of(b), of(c), of(d)]),
+        x => f(&mut x.iter().map(of).collect::<Vec<_>>()),
+    }
+}
+
+/// [`each`] of what is changed.
+fn each_mut<'a, T, U, R>(
+    x: &'a mut [T],
+    mut of: impl FnMut(&'a mut T) -> U,
+    f: impl FnOnce(&mut [U]) -> R,
+) -> R {
+    match x {
+        [a] => f(&mut [of(a)]),
+        [a, b] => f(&mut [of(a), of(b)]),
+        [a, b, c] => f(&mut [of(a), of(b), of(c)]),
+        x => f(&mut x.iter_mut().map(of).collect::<Vec<_>>()),
+    }
+}
+
 /// The device that all of `tensors` lie on.
 #[track_caller]
 fn device<'a>(op: &str, mut tensors: impl Iterator<Item = &'a Tensor>) -> Device {
@@ -95,20 +163,14 @@ fn device<'a>(op: &str, mut tensors: impl Iterator<Item = &'a Tensor>) -> Device
     device
 }
 
-pub(crate) fn run_cpu(op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
-    let views: Vec<_> = x.iter().map(Tensor::view).collect();
-    let mut memory: Vec<Owned> = specs.iter().map(|s| Owned::scratch(s.bytes())).collect();
-    let mut y: Vec<_> = memory
-        .iter_mut()
-        .zip(specs)
-        .map(|(m, s)| ViewMut { spec: *s, bytes: m.bytes_mut() })
-        .collect();
-    trace::timed(op, &views, &mut y, |views, y| op.cpu(views, y));
-    memory
-        .into_iter()
-        .zip(specs)
-        .map(|(m, s)| Tensor::build(*s, 0, Arc::new(Storage::Owned(m)), None))
-        .collect()
+pub(crate) fn run_cpu(op: &dyn Op, x: &[&Tensor], specs: &[Spec]) -> Vec<Tensor> {
+    let fresh = |spec: &Spec| {
+        let memory = Storage::Owned(Owned::scratch(spec.bytes()));
+        Tensor::build(*spec, 0, Arc::new(memory), None)
+    };
+    let mut y: Vec<Tensor> = specs.iter().map(fresh).collect();
+    each_mut(&mut y, |y| exclusive(op.name(), y), |y| run_cpu_to(op, y, x));
+    y
 }
 
 /// `y` marked as the outputs of a run of `op` on `inputs`, so that a gradient flows through it. For
@@ -152,17 +214,24 @@ pub fn apply_to(op: impl Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
 /// As [`apply_to`].
 #[track_caller]
 pub fn apply_to_dyn(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
-    let ys: Vec<Spec> = y.iter().map(|t| *t.spec()).collect();
-    let x = laid_out(op, x);
-    let xs: Vec<Spec> = x.iter().map(|t| *t.spec()).collect();
-    op.check_to(&ys, &xs);
-    let device = device(op.name(), y.iter().map(|t| &**t).chain(&x));
-    let mut y: Vec<InPlace> = y.iter_mut().map(|t| exclusive(op.name(), t)).collect();
-    match device {
-        Device::Cpu => run_cpu_to(op, &mut y, &x),
-        #[cfg(feature = "gpu")]
-        Device::Gpu(gpu) => gpu.run_to(op, &y, &x),
+    if as_they_lie(op, x) {
+        return run_to(op, y, x);
     }
+    let x = laid_out(op, x);
+    run_to(op, y, &x.iter().collect::<Vec<_>>());
+}
+
+#[track_caller]
+fn run_to(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
+    let check = |ys: &mut [Spec]| each(x, |x| *x.spec(), |xs| op.check_to(ys, xs));
+    each(y, |y| *y.spec(), check);
+    let device = device(op.name(), y.iter().map(|t| &**t).chain(x.iter().copied()));
+    let run = |y: &mut [InPlace]| match device {
+        Device::Cpu => run_cpu_to(op, y, x),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(gpu) => gpu.run_to(op, y, x),
+    };
+    each_mut(y, |y| exclusive(op.name(), y), run);
 }
 
 /// A tensor that an op changes in place.
@@ -170,6 +239,16 @@ pub(crate) struct InPlace<'a> {
     pub(crate) spec: Spec,
     pub(crate) offset: usize,
     pub(crate) storage: &'a mut Storage,
+}
+
+impl InPlace<'_> {
+    fn view(&mut self, op: &dyn Op) -> ViewMut<'_> {
+        let Storage::Owned(memory) = &mut *self.storage else {
+            unreachable!("{}: a tensor in CPU memory is owned or was refused", op.name())
+        };
+        let bytes = &mut memory.bytes_mut()[self.spec.byte_range(self.offset)];
+        ViewMut { spec: self.spec, bytes }
+    }
 }
 
 #[track_caller]
@@ -186,14 +265,7 @@ pub(crate) fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> InPlace<'a> {
     })
 }
 
-pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[Tensor]) {
-    let x: Vec<_> = x.iter().map(Tensor::view).collect();
-    let y = y.iter_mut().map(|y| match y.storage {
-        Storage::Owned(memory) => {
-            ViewMut { spec: y.spec, bytes: &mut memory.bytes_mut()[y.spec.byte_range(y.offset)] }
-        }
-        _ => unreachable!("{}: a tensor in CPU memory is owned or was refused", op.name()),
-    });
-    let mut y: Vec<_> = y.collect();
-    trace::timed(op, &x, &mut y, |x, y| op.cpu(x, y));
+pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[&Tensor]) {
+    let timed = |x: &[View], y: &mut [ViewMut]| trace::timed(op, x, y, |x, y| op.cpu(x, y));
+    each_mut(y, |y| y.view(op), |y| each(x, |x| x.view(), |x| timed(x, y)));
 }

@@ -48,7 +48,7 @@ pub trait Op: Debug + Send + Sync + 'static {
 
     /// For an op that is other ops in an order its composition has not, in pieces say, and so has no
     /// kernel of its own: runs them and gives the outputs, followed by what is saved if `keep`.
-    fn run(&self, _x: &[Tensor], _keep: bool) -> Option<Vec<Tensor>> {
+    fn run(&self, _x: &[&Tensor], _keep: bool) -> Option<Vec<Tensor>> {
         None
     }
 

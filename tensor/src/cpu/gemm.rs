@@ -4,6 +4,7 @@
 //! or the thread: so a token gives the same bits alone and in a batch. Vectors therefore run across
 //! outputs, over panels of 16 columns of `w` (`columns`), and threads split rows and columns, never k.
 
+use crate::cpu::ahead;
 use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
 use crate::cpu::gemm_f32;
 use crate::cpu::operands::{Left, Right, Rows};
@@ -24,6 +25,9 @@ const MANY_ROWS: usize = 12;
 
 /// Jobs for each thread, so that one that is late delays little.
 const JOBS: usize = 8;
+
+/// Rows with which a product takes as long as its weight takes to be read.
+const FEW_ROWS: usize = 4;
 
 /// Rows of the left operand below which splitting them would only repeat work on the panels.
 const MIN_ROWS: usize = 64;
@@ -203,6 +207,9 @@ fn floats<'a>((isa, dots): (Isa, bool), x: &View, all: Vec<(View<'a>, &'a mut [f
     let Some(left) = left else { return };
     let panels = |f: &Floats| f.sizes[0] * f.sizes[3].div_ceil(LANES);
     let total: usize = few.iter().map(|(f, _)| panels(f)).sum();
+    if few.iter().any(|(f, _)| f.sizes[1] <= FEW_ROWS) {
+        ahead::reading(few.iter().map(|(f, _)| f.w.bytes));
+    }
     let plan = |(f, _): &(Floats, _)| f.plan((JOBS * threads() * panels(f)).div_ceil(total));
     par_plans(&few, plan, |(f, out), job| f.few_rows(&left, out, job));
 }
@@ -344,6 +351,9 @@ fn rounded<'a>(isa: Isa, x: &View, all: Vec<(Weight<'a>, &'a mut [f32])>) {
     let tall = (X_BYTES / x_row).next_multiple_of(TILE);
     let all: Vec<_> = all.into_iter().map(|(w, y)| (w, SharedMut::new(y))).collect();
     let total: usize = all.iter().map(|(w, _)| w.panels()).sum();
+    if m <= FEW_ROWS {
+        ahead::reading(all.iter().map(|(w, _)| w.bytes));
+    }
     let plan = |(w, _): &(Weight, _)| {
         let share = (JOBS * threads() * w.panels()).div_ceil(total.max(1));
         Plan::new(share, [m.div_ceil(tall), w.panels(), 1], [tall.min(m), MIN_ROWS])

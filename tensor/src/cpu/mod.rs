@@ -1,5 +1,6 @@
 //! How ops use the CPU: threads (`pool`) and instruction sets (`simd`).
 
+pub(crate) mod ahead;
 pub mod attention;
 pub(crate) mod attention_grad;
 mod columns;

@@ -6,6 +6,7 @@
 //! side by side, then helps with the others'. The caller can finish alone and never waits for a thread that
 //! has not begun. Which thread runs a chunk never changes a result.
 
+use crate::cpu::ahead::Asking;
 use crate::{Error, Result};
 use std::any::Any;
 use std::cell::RefCell;
@@ -101,8 +102,9 @@ struct Shared {
 }
 
 impl Shared {
-    /// Waits for an open gate that is not that of region `seen`; nothing when the pool ends.
-    fn wait(&self, helper: usize, seen: u64) -> Option<u64> {
+    /// Waits for an open gate that is not that of region `seen`, asking memory for what that will read; nothing
+    /// when the pool ends.
+    fn wait(&self, helper: usize, seen: u64, asking: &mut Asking) -> Option<u64> {
         let open = || {
             let gate = self.gate.load(Ordering::SeqCst);
             (gate & OPEN != 0 && gate / TURN != seen).then_some(gate)
@@ -114,6 +116,7 @@ impl Shared {
                     if let Some(gate) = open() {
                         return Some(gate);
                     }
+                    asking.step(helper + 1, self.parked.len() + 1);
                     spin_loop();
                 }
             }
@@ -132,8 +135,8 @@ impl Shared {
 
     /// What a helper does.
     fn help(&self, helper: usize) {
-        let mut seen = 0;
-        while let Some(gate) = self.wait(helper, seen) {
+        let (mut seen, mut asking) = (0, Asking::default());
+        while let Some(gate) = self.wait(helper, seen, &mut asking) {
             // Fails if the region was closed meanwhile, or another helper was faster.
             let entered =
                 self.gate.compare_exchange(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed);
@@ -290,11 +293,12 @@ pub fn par(chunks: usize, f: impl Fn(usize) + Sync) {
 
 /// Splits `0..n` into pieces of at least `grain` and calls `f` for each in parallel.
 pub fn par_ranges(n: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
-    let pieces = (n / grain.max(1)).clamp(1, threads() * 4);
-    let len = n.div_ceil(pieces);
-    if len == 0 {
-        return;
+    let pieces = n / grain.max(1);
+    if pieces <= 1 {
+        return if n > 0 { f(0..n) };
     }
+    let pieces = pieces.min(threads() * 4);
+    let len = n.div_ceil(pieces);
     par(n.div_ceil(len), |i| f(i * len..((i + 1) * len).min(n)));
 }
 

@@ -37,6 +37,7 @@ pub(super) fn outputs(op: &dyn Op, x: &[Place], y: &[Place]) {
     let specs: Vec<_> = y.iter().map(|p| p.spec).collect();
     // A device that has failed runs nothing, and its next read says why.
     let Ok(x) = copies(x) else { return };
+    let x: Vec<&Tensor> = x.iter().collect();
     let want = apply::run_cpu(op, &x, &specs);
     compare(op, &want, y);
     for place in y {
@@ -53,7 +54,7 @@ pub(super) fn outputs(op: &dyn Op, x: &[Place], y: &[Place]) {
 pub(super) fn in_place(op: &dyn Op, x: &[Place], y: &[Place], before: Result<Vec<Tensor>>) {
     let (Ok(mut want), Ok(x)) = (before, copies(x)) else { return };
     let mut memory: Vec<_> = want.iter_mut().map(|t| apply::exclusive(op.name(), t)).collect();
-    apply::run_cpu_to(op, &mut memory, &x);
+    apply::run_cpu_to(op, &mut memory, &x.iter().collect::<Vec<_>>());
     compare(op, &want, y);
 }
 

@@ -52,8 +52,8 @@ fn tensor((buffer, spec): (Buffer, &Spec)) -> Tensor {
 impl Gpu {
     /// Runs `op` on `x`; outputs of `specs`. If it has no kernel, or the device has failed, there is
     /// nothing in them, and no read will return it.
-    pub(crate) fn run(&self, op: &dyn Op, x: &[Tensor], specs: &[Spec]) -> Vec<Tensor> {
-        let inputs: Vec<Place> = x.iter().map(Place::of).collect();
+    pub(crate) fn run(&self, op: &dyn Op, x: &[&Tensor], specs: &[Spec]) -> Vec<Tensor> {
+        let inputs: Vec<Place> = x.iter().map(|x| Place::of(x)).collect();
         trace::recorded(op, &specs_of(&inputs), specs);
         let Some(kernels) = self.kernels(op, &inputs, specs) else {
             return specs.iter().map(|s| tensor((self.scratch(0), s))).collect();
@@ -68,12 +68,12 @@ impl Gpu {
     }
 
     /// Runs `op`, which works in place, on `y`.
-    pub(crate) fn run_to(&self, op: &dyn Op, y: &[InPlace], x: &[Tensor]) {
+    pub(crate) fn run_to(&self, op: &dyn Op, y: &[InPlace], x: &[&Tensor]) {
         let y: Vec<Place> = y
             .iter()
             .map(|y| Place { spec: y.spec, buffer: buffer(y.storage), offset: y.offset })
             .collect();
-        let x: Vec<Place> = x.iter().map(Place::of).collect();
+        let x: Vec<Place> = x.iter().map(|x| Place::of(x)).collect();
         trace::recorded(op, &specs_of(&x), &specs_of(&y));
         let Some(kernels) = self.kernels(op, &x, &specs_of(&y)) else { return };
         let before = self.0.check.then(|| check::copies(&y));

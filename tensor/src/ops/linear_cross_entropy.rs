@@ -69,8 +69,8 @@ impl Op for LinearCrossEntropy {
         assert!(fits, "{}: {x} by {w} with targets {targets}", self.name());
         Outs { outputs: vec![Spec::f32([]); 2], saved: Vec::new() }
     }
-    fn run(&self, x: &[Tensor], keep: bool) -> Option<Vec<Tensor>> {
-        let (w, targets) = (&x[1], x[2].reshape([x[2].spec().numel()]));
+    fn run(&self, x: &[&Tensor], keep: bool) -> Option<Vec<Tensor>> {
+        let (w, targets) = (x[1], x[2].reshape([x[2].spec().numel()]));
         let bf16 = self.bf16;
         let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16 }, &[x, w]);
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());

@@ -43,7 +43,7 @@ impl Op for Split {
         let part = |n: &usize| Spec::new(x[0].shape.with(*axis, *n), x[0].dtype);
         Outs { outputs: sizes.iter().map(part).collect(), saved: Vec::new() }
     }
-    fn run(&self, x: &[Tensor], _: bool) -> Option<Vec<Tensor>> {
+    fn run(&self, x: &[&Tensor], _: bool) -> Option<Vec<Tensor>> {
         let mut start = 0;
         let parts = self.sizes.iter().map(|n| {
             start += n;
