@@ -179,6 +179,7 @@ impl<'a> Vars<'a> {
             )));
         }
         let mut params = self.root.params.take();
+        Param::in_order(&params);
         params.sort_by(|a, b| a.name().cmp(b.name()));
         Ok(params)
     }

@@ -21,6 +21,7 @@ mod trace;
 mod view;
 
 pub use apply::{apply, apply_dyn, apply_to, apply_to_dyn, apply1, no_grad, with_origin};
+pub use cpu::simd::prefetch;
 pub use device::{Device, Gpu, wait};
 pub use dtype::DType;
 pub use error::{Context, Error, ErrorKind, Result};

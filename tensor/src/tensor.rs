@@ -4,7 +4,9 @@
 //! record is all autograd needs.
 
 use crate::storage::{FileBytes, Owned, Storage};
-use crate::{DType, Dims, Element, Error, Op, Result, Spec, View, apply_dyn, no_grad, wait};
+use crate::{
+    DType, Dims, Element, Error, Op, Result, Spec, View, apply_dyn, no_grad, prefetch, wait,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -228,6 +230,11 @@ impl Tensor {
     /// Gives pages of a mapped file back to the system until they are read again.
     pub fn release(&self) {
         self.0.storage.release();
+    }
+
+    /// Asks memory for what describes this tensor, not for its elements.
+    pub fn prefetch(&self) {
+        prefetch(Arc::as_ptr(&self.0));
     }
 
     /// What a CPU kernel sees of this tensor.

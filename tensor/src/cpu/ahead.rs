@@ -3,8 +3,8 @@
 //! little of it, and memory would be idle: threads that wait meanwhile ask it for their part of the next weights.
 
 use crate::cpu::simd::ask;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Weights that are read in one region at most; of more, the first.
 const WEIGHTS: usize = 4;
@@ -69,8 +69,10 @@ struct Next {
     places: [[AtomicUsize; 2]; WEIGHTS],
 }
 
-static NEXT: Next =
-    Next { turn: AtomicUsize::new(0), places: [const { [const { AtomicUsize::new(0) }; 2] }; WEIGHTS] };
+static NEXT: Next = Next {
+    turn: AtomicUsize::new(0),
+    places: [const { [const { AtomicUsize::new(0) }; 2] }; WEIGHTS],
+};
 
 /// Says that the next region reads `weights`, a few rows by each.
 pub(crate) fn reading<'a>(weights: impl Iterator<Item = &'a [u8]>) {

@@ -295,7 +295,9 @@ pub fn par(chunks: usize, f: impl Fn(usize) + Sync) {
 pub fn par_ranges(n: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
     let pieces = n / grain.max(1);
     if pieces <= 1 {
-        return if n > 0 { f(0..n) };
+        return if n > 0 {
+            f(0..n)
+        };
     }
     let pieces = pieces.min(threads() * 4);
     let len = n.div_ceil(pieces);

@@ -16,6 +16,11 @@ pub(crate) fn ask<T>(at: *const T) {
     let _ = at;
 }
 
+/// Asks memory for the lines of the value at `at`, which may be anywhere.
+pub fn prefetch<T>(at: *const T) {
+    (0..size_of::<T>()).step_by(Lines::LINE).for_each(|i| ask(at.cast::<u8>().wrapping_add(i)));
+}
+
 /// Rows of memory: where the first begins, bytes from one to the next, how many, and bytes of each.
 #[derive(Clone, Copy)]
 pub struct Lines {

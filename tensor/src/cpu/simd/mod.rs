@@ -28,8 +28,8 @@ mod neon_i8;
 mod portable;
 mod versions;
 
-pub use lines::Lines;
 pub(crate) use lines::{AHEAD, ask};
+pub use lines::{Lines, prefetch};
 pub(crate) use versions::versions;
 
 /// A panel of 16 columns for a number of k.
