@@ -3,7 +3,7 @@
 //! Each output of a matmul is one chain of operations, so SIMD lanes are different outputs: 16 rows
 //! of the weight side by side. A panel holds 16 rows, block after block; inside a block every field
 //! is cut into units (a half, a dword of codes, a byte of scales, two BF16) and the 16 rows' units lie
-//! next to each other. It is a permutation of bytes: same size, and `unpack` gives the file's bytes
+//! next to each other, in the order in which the kernels read them. It is a permutation of bytes: same size, and `unpack` gives the file's bytes
 //! back. Rows beyond the last whole panel stay row after row at the end.
 
 use crate::{DType, Packing, Spec, quant};
@@ -12,7 +12,7 @@ use std::ops::Range;
 /// Rows in a panel: the f32 lanes of AVX-512.
 pub const LANES: usize = 16;
 
-/// A run of equal units in a block: where it starts, how many, and how many bytes each has.
+/// A run of equal units in a row's block: where it starts, how many, and how many bytes each has.
 struct Field {
     at: usize,
     units: usize,
@@ -23,7 +23,7 @@ const fn field(at: usize, units: usize, size: usize) -> Field {
     Field { at, units, size }
 }
 
-/// The fields of a block, in order and without gaps.
+/// The fields of a block, in a panel's order; together they are all of it.
 fn fields(dtype: DType) -> &'static [Field] {
     const PLAIN4: &[Field] = &[field(0, 1, 4)];
     const PLAIN2: &[Field] = &[field(0, 1, 2)];
@@ -34,7 +34,15 @@ fn fields(dtype: DType) -> &'static [Field] {
     const Q5_1: &[Field] = &[field(0, 2, 2), field(4, 5, 4)];
     const Q4K: &[Field] = &[field(0, 2, 2), field(4, 12, 1), field(16, 32, 4)];
     const Q5K: &[Field] = &[field(0, 2, 2), field(4, 12, 1), field(16, 40, 4)];
-    const Q6K: &[Field] = &[field(0, 48, 4), field(192, 16, 1), field(208, 1, 2)];
+    // d, scales, and for each half the fifth and sixth bits, then the first four.
+    const Q6K: &[Field] = &[
+        field(208, 1, 2),
+        field(192, 16, 1),
+        field(128, 8, 4),
+        field(0, 16, 4),
+        field(160, 8, 4),
+        field(64, 16, 4),
+    ];
     const NF4: &[Field] = &[field(0, 1, 4), field(4, 8, 4)];
     const NF4_DQ: &[Field] = &[field(0, 1, 1), field(1, 8, 4)];
     match dtype {
@@ -88,11 +96,12 @@ pub fn pack_panel(dtype: DType, rows: &[&[u8]], out: &mut [u8]) {
         rows.len(),
         out.len()
     );
+    let mut rest = out;
     for (start, fields) in pieces(dtype, len) {
         for f in fields {
             for u in 0..f.units {
                 let from = start + f.at + u * f.size;
-                let to = &mut out[start * LANES + (f.at + u * f.size) * LANES..][..f.size * LANES];
+                let to = rest.split_off_mut(..f.size * LANES).expect("a panel is 16 rows long");
                 match f.size {
                     4 => interleave::<4>(rows, from, to),
                     2 => interleave::<2>(rows, from, to),
@@ -110,11 +119,13 @@ pub fn pack_panel(dtype: DType, rows: &[&[u8]], out: &mut [u8]) {
 #[track_caller]
 pub fn unpack_row(dtype: DType, panel: &[u8], lane: usize, row: &mut [u8]) {
     assert!(panel.len() == LANES * row.len() && lane < LANES, "unpack_row: lengths differ");
+    let mut rest = panel;
     for (start, fields) in pieces(dtype, row.len()) {
         for f in fields {
             for at in (start + f.at..).step_by(f.size).take(f.units) {
-                row[at..at + f.size]
-                    .copy_from_slice(&panel[at * LANES + lane * f.size..][..f.size]);
+                let (units, later) = rest.split_at(f.size * LANES);
+                row[at..at + f.size].copy_from_slice(&units[lane * f.size..][..f.size]);
+                rest = later;
             }
         }
     }

@@ -204,7 +204,8 @@ unsafe fn codes<const F: u8>(w: *const u8, s: usize, g: usize, h: usize) -> __m2
                 _mm256_or_si256(low, _mm256_slli_epi16(bit, 4))
             }
             Q6K => {
-                let bits = shift_right(chunk(w.add(format.high), s / 4 * 8 + g, h), s % 4 * 2);
+                let (at, place) = q6k_bits(s, g);
+                let bits = shift_right(chunk(w.add(format.codes), at, h), place);
                 let pair = _mm256_and_si256(bits, _mm256_set1_epi8(3));
                 _mm256_or_si256(low, _mm256_slli_epi16(pair, 4))
             }
@@ -244,7 +245,7 @@ unsafe fn scales<const F: u8>(w: *const u8, s: usize, part: usize, h: usize) -> 
             }
             Q6K => {
                 let v = _mm256_cvtepi8_epi32(bytes(Q6K_SCALES, 2 * s + part));
-                (_mm256_mul_ps(halves(Q6K_D), _mm256_cvtepi32_ps(v)), _mm256_setzero_ps())
+                (_mm256_mul_ps(halves(0), _mm256_cvtepi32_ps(v)), _mm256_setzero_ps())
             }
             _ => (halves(0), _mm256_setzero_ps()),
         }

@@ -56,38 +56,26 @@ unsafe fn tile<const F: u8, const M: usize>(
                 if ahead {
                     let sub = format.bytes / format.subs;
                     for line in (s * sub..(s + 1) * sub).step_by(64) {
-                        ask::<F>(w.wrapping_offset(AHEAD + line as isize));
+                        ask::<F>(w.wrapping_offset(ahead_of(F) + line as isize));
                     }
                 }
                 let (scale, offset) = scales::<F>(w, s);
                 if F == Q6K {
-                    for half in 0..2 {
-                        let mut dot = [_mm512_setzero_si512(); M];
-                        for g in 4 * half..4 * half + 4 {
-                            let q = codes::<F>(w, s, g);
-                            for m in 0..M {
-                                let v = dword(x.add(m * x_row + X_CODES + 4 * g));
-                                dot[m] = _mm512_dpbusd_epi32(dot[m], q, v);
-                            }
-                        }
-                        let scale = if half == 0 { scale } else { offset };
-                        for m in 0..M {
-                            let block = x.add(m * x_row);
-                            let first = dword(block.add(X_HALF));
-                            let second = _mm512_sub_epi32(dword(block.add(X_SUM)), first);
-                            let sum = if half == 0 { first } else { second };
-                            y[m] = add_scaled::<F>(y[m], dot[m], sum, scale, block);
-                        }
+                    let dot = dots::<F, M, 0, 4>(w, s, x, x_row);
+                    for m in 0..M {
+                        let block = x.add(m * x_row);
+                        y[m] =
+                            add_scaled::<F>(y[m], dot[m], dword(block.add(X_HALF)), scale, block);
+                    }
+                    let dot = dots::<F, M, 4, 8>(w, s, x, x_row);
+                    for m in 0..M {
+                        let block = x.add(m * x_row);
+                        let first = dword(block.add(X_HALF));
+                        let sum = _mm512_sub_epi32(dword(block.add(X_SUM)), first);
+                        y[m] = add_scaled::<F>(y[m], dot[m], sum, offset, block);
                     }
                 } else {
-                    let mut dot = [_mm512_setzero_si512(); M];
-                    for g in 0..8 {
-                        let q = codes::<F>(w, s, g);
-                        for m in 0..M {
-                            let v = dword(x.add(m * x_row + X_CODES + 4 * g));
-                            dot[m] = _mm512_dpbusd_epi32(dot[m], q, v);
-                        }
-                    }
+                    let dot = dots::<F, M, 0, 8>(w, s, x, x_row);
                     for m in 0..M {
                         let block = x.add(m * x_row);
                         let sum = dword(block.add(X_SUM));
@@ -107,12 +95,40 @@ unsafe fn tile<const F: u8, const M: usize>(
     }
 }
 
+/// For each row of `x` the products of its activations 4·FROM to 4·TO of a block with the codes of sub-block `s`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn dots<const F: u8, const M: usize, const FROM: usize, const TO: usize>(
+    w: *const u8,
+    s: usize,
+    x: *const u8,
+    x_row: usize,
+) -> [__m512i; M] {
+    let mut dot = [_mm512_setzero_si512(); M];
+    for g in FROM..TO {
+        // SAFETY: the caller points at a panel's block, and at blocks of M rows of activations.
+        unsafe {
+            let q = codes::<F>(w, s, g);
+            for m in 0..M {
+                let v = dword(x.add(m * x_row + X_CODES + 4 * g));
+                dot[m] = _mm512_dpbusd_epi32(dot[m], q, v);
+            }
+        }
+    }
+    dot
+}
+
+/// Bytes to what memory is asked for. A half of a block of Q6_K is read at once, and its codes then looked at again.
+const fn ahead_of(f: u8) -> isize {
+    if f == Q6K { 3 * AHEAD } else { AHEAD }
+}
+
 /// Asks memory for the line at `at`: into the second-level cache, which more lines can be on their way to, if
 /// memory is all that limits; into the first where less is read and more is done with it.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn ask<const F: u8>(at: *const u8) {
-    if F == Q8_0 {
+    if F == Q8_0 || F == Q6K {
         _mm_prefetch::<_MM_HINT_T1>(at.cast());
     } else {
         _mm_prefetch::<_MM_HINT_T0>(at.cast());
@@ -194,9 +210,13 @@ unsafe fn codes<const F: u8>(w: *const u8, s: usize, g: usize) -> __m512i {
                 _mm512_or_si512(low, _mm512_slli_epi16(bit, 4))
             }
             Q6K => {
-                let bits = shift_right(chunk(w.add(format.high), s / 4 * 8 + g), s % 4 * 2);
-                let pair = _mm512_and_si512(bits, _mm512_set1_epi8(3));
-                _mm512_or_si512(low, _mm512_slli_epi16(pair, 4))
+                // The two bits of each byte go to bits 4 and 5; what comes from other bytes does not
+                // reach these.
+                let (at, place) = q6k_bits(s, g);
+                let left = _mm512_set1_epi32((4 - place as i32) & 31);
+                let bits = _mm512_rolv_epi32(chunk(w.add(format.codes), at), left);
+                const A_OR_B_AND_C: i32 = 0b1111_1000;
+                _mm512_ternarylogic_epi32::<A_OR_B_AND_C>(low, bits, _mm512_set1_epi8(0x30))
             }
             _ => low,
         }
@@ -248,7 +268,7 @@ unsafe fn scales<const F: u8>(w: *const u8, s: usize) -> (__m512, __m512) {
                 (_mm512_mul_ps(halves(w), float(scale)), _mm512_mul_ps(minus_dmin, float(min)))
             }
             Q6K => {
-                let d = halves(w.add(Q6K_D));
+                let d = halves(w);
                 let scale = |i| {
                     let v = bytes(w.add(Q6K_SCALES), i);
                     _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v)))

@@ -33,9 +33,9 @@ pub struct Format {
     pub bias: i32,
     /// Whether elements have an offset (m or −dmin · min) besides the scale.
     pub offset: bool,
-    /// First byte of the fifth (in Q6_K fifth and sixth) bits.
+    /// First byte of the fifth bits.
     pub high: usize,
-    /// First byte of the codes.
+    /// First byte of the codes (in Q6_K of all their bits).
     pub codes: usize,
 }
 
@@ -49,7 +49,7 @@ pub const fn format(f: u8) -> Format {
         Q5_1 => Format { bytes: 384, subs: 1, bias: 0, offset: true, high: 64, codes: 128 },
         Q4K => Format { bytes: 2304, subs: 8, bias: 0, offset: true, high: 0, codes: 256 },
         Q5K => Format { bytes: 2816, subs: 8, bias: 0, offset: true, high: 256, codes: 768 },
-        Q6K => Format { bytes: 3360, subs: 8, bias: 32, offset: false, high: 2048, codes: 0 },
+        Q6K => Format { bytes: 3360, subs: 8, bias: 32, offset: false, high: 0, codes: 288 },
         _ => panic!("no block format has this number"),
     }
 }
@@ -57,9 +57,7 @@ pub const fn format(f: u8) -> Format {
 /// First of Q4_K's and Q5_K's twelve rows of packed 6-bit pairs.
 pub const K_PAIRS: usize = 64;
 /// First of Q6_K's sixteen rows of scales.
-pub const Q6K_SCALES: usize = 3072;
-/// Q6_K's d.
-pub const Q6K_D: usize = 3328;
+pub const Q6K_SCALES: usize = 32;
 
 /// Chunk and shift of the codes (low bits) of sub-block `s`, dword `g`.
 #[inline(always)]
@@ -67,9 +65,15 @@ pub const fn low_bits(f: u8, s: usize, g: usize) -> (usize, usize) {
     match f {
         Q8_0 => (g, 0),
         Q4K | Q5K => (s / 2 * 8 + g, s % 2 * 4),
-        Q6K => (s / 4 * 16 + s % 2 * 8 + g, s % 4 / 2 * 4),
+        Q6K => (s / 4 * 24 + 8 + s % 2 * 8 + g, s % 4 / 2 * 4),
         _ => (g % 4, g / 4 * 4),
     }
+}
+
+/// Chunk of Q6_K's fifth and sixth bits of sub-block `s`, dword `g`, and where they are in its bytes.
+#[inline(always)]
+pub const fn q6k_bits(s: usize, g: usize) -> (usize, usize) {
+    (s / 4 * 24 + g, s % 4 * 2)
 }
 
 /// Calls `$f::<FORMAT>` for the format of `$dtype`.

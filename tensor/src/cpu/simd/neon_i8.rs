@@ -272,7 +272,8 @@ unsafe fn codes<const F: u8>(w: *const u8, s: usize, g: usize) -> [uint8x16_t; 4
                     vorrq_u8(low, vshlq_n_u8::<4>(vandq_u8(bit, vdupq_n_u8(1))))
                 }
                 Q6K => {
-                    let pair = shift_right(chunk(format.high, s / 4 * 8 + g, j), s % 4 * 2);
+                    let (at, place) = q6k_bits(s, g);
+                    let pair = shift_right(chunk(format.codes, at, j), place);
                     vorrq_u8(low, vshlq_n_u8::<4>(vandq_u8(pair, vdupq_n_u8(3))))
                 }
                 _ => low,
@@ -320,7 +321,7 @@ unsafe fn scales<const F: u8>(w: *const u8, s: usize, part: usize) -> (Floats, F
                     vmovl_s16(vget_low_s16(high)),
                     vmovl_high_s16(high),
                 ];
-                let d = halves(Q6K_D);
+                let d = halves(0);
                 (std::array::from_fn(|j| vmulq_f32(d[j], vcvtq_f32_s32(words[j]))), zeros)
             }
             _ => (halves(0), zeros),

@@ -154,8 +154,9 @@ fn codes<const F: u8>(w: &[u8], s: usize, g: usize) -> [u8; 64] {
             }
         }
         Q6K => {
-            for (q, h) in codes.iter_mut().zip(chunk(format.high, s / 4 * 8 + g)) {
-                *q |= (h >> (s % 4 * 2) & 3) << 4;
+            let (at, place) = q6k_bits(s, g);
+            for (q, h) in codes.iter_mut().zip(chunk(format.codes, at)) {
+                *q |= (h >> place & 3) << 4;
             }
         }
         _ => {}
@@ -187,7 +188,7 @@ fn scales<const F: u8>(w: &[u8], s: usize, half: usize) -> ([f32; LANES], [f32; 
             (scale, min)
         }
         Q6K => {
-            let mut scale = floats(Q6K_D);
+            let mut scale = floats(0);
             for (i, v) in scale.iter_mut().enumerate() {
                 *v *= f32::from(w[Q6K_SCALES + LANES * (2 * s + half) + i] as i8);
             }
