@@ -8,6 +8,7 @@
 use crate::{Config, Head, Model};
 use puyu_nn::{Attend, Ctx, Embedding, Keys, Linear, RmsNorm, Vars, project};
 use puyu_tensor::Tensor;
+use puyu_tensor::ops::Factor;
 
 /// The model.
 pub struct InternLm2 {
@@ -95,8 +96,8 @@ impl Block {
     }
 
     fn forward(&self, i: usize, x: &Tensor, ctx: &mut Ctx) -> Tensor {
-        let x = x + &self.attention.forward(i, &self.attention_norm.forward(x), ctx);
-        &x + &self.feed_forward.forward(&self.ffn_norm.forward(&x), ctx)
+        let x = self.attention.forward(i, x, &self.attention_norm, ctx);
+        self.feed_forward.forward(&x, &self.ffn_norm, ctx)
     }
 }
 
@@ -119,22 +120,23 @@ impl Attention {
         }
     }
 
-    fn forward(&self, i: usize, x: &Tensor, ctx: &mut Ctx) -> Tensor {
+    /// x + attention(norm(x))
+    fn forward(&self, i: usize, x: &Tensor, norm: &RmsNorm, ctx: &mut Ctx) -> Tensor {
         let (t, d, r) = (x.dim(0), self.attend.head_dim, self.queries_per_group);
         let [q, k, v] = match &self.wqkv {
             Qkv::Fused(wqkv) => {
-                let qkv = wqkv.forward(x, ctx);
+                let [qkv] = project(norm.of(x), [wqkv], ctx);
                 let groups = qkv.dim(-1) / ((r + 2) * d);
                 let qkv = qkv.reshape([t, groups, r + 2, d]); // [T, G, N/G + 2, D]
                 qkv.split([r, 1, 1], 2).map(|y| y.reshape([t, groups * y.dim(2), d])) // [T, N, D]
             }
             Qkv::Split(apart) => {
                 let [wq, wk, wv] = &**apart;
-                project(x, [wq, wk, wv], ctx).map(|y| y.reshape([t, y.dim(-1) / d, d]))
+                project(norm.of(x), [wq, wk, wv], ctx).map(|y| y.reshape([t, y.dim(-1) / d, d]))
             }
         };
         let y = self.attend.forward(i, &q, &k, &v, ctx); // [T, N·D]
-        self.wo.forward(&y, ctx)
+        self.wo.forward_onto(x, &y, ctx)
     }
 }
 
@@ -148,8 +150,9 @@ impl FeedForward {
         }
     }
 
-    fn forward(&self, x: &Tensor, ctx: &Ctx) -> Tensor {
-        let [gate, up] = project(x, [&self.w1, &self.w3], ctx);
-        self.w2.forward(&gate.swiglu(&up), ctx)
+    /// x + w2(silu(w1(norm(x))) · w3(norm(x)))
+    fn forward(&self, x: &Tensor, norm: &RmsNorm, ctx: &Ctx) -> Tensor {
+        let [gate, up] = project(norm.of(x), [&self.w1, &self.w3], ctx);
+        self.w2.forward_onto(x, Factor::Gated { gate, up }, ctx)
     }
 }

@@ -5,6 +5,7 @@
 use crate::{Config, Head, Model};
 use puyu_nn::{Attend, Ctx, Embedding, Keys, Linear, RmsNorm, Vars, project};
 use puyu_tensor::Tensor;
+use puyu_tensor::ops::Factor;
 
 /// The model.
 pub struct Llama {
@@ -83,8 +84,8 @@ impl Block {
     }
 
     fn forward(&self, i: usize, x: &Tensor, ctx: &mut Ctx) -> Tensor {
-        let x = x + &self.self_attn.forward(i, &self.input_layernorm.forward(x), ctx);
-        &x + &self.mlp.forward(&self.post_attention_layernorm.forward(&x), ctx)
+        let x = self.self_attn.forward(i, x, &self.input_layernorm, ctx);
+        self.mlp.forward(&x, &self.post_attention_layernorm, ctx)
     }
 }
 
@@ -100,13 +101,14 @@ impl Attention {
         }
     }
 
-    fn forward(&self, i: usize, x: &Tensor, ctx: &mut Ctx) -> Tensor {
+    /// x + attention(norm(x))
+    fn forward(&self, i: usize, x: &Tensor, norm: &RmsNorm, ctx: &mut Ctx) -> Tensor {
         let (t, d) = (x.dim(0), self.attend.head_dim);
         let heads = |y: Tensor| y.reshape([t, y.dim(-1) / d, d]); // [T, N or G, D]
-        let qkv = project(x, [&self.q_proj, &self.k_proj, &self.v_proj], ctx);
+        let qkv = project(norm.of(x), [&self.q_proj, &self.k_proj, &self.v_proj], ctx);
         let [q, k, v] = qkv.map(heads);
         let y = self.attend.forward(i, &q, &k, &v, ctx); // [T, N·D]
-        self.o_proj.forward(&y, ctx)
+        self.o_proj.forward_onto(x, &y, ctx)
     }
 }
 
@@ -120,8 +122,9 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: &Tensor, ctx: &Ctx) -> Tensor {
-        let [gate, up] = project(x, [&self.gate_proj, &self.up_proj], ctx);
-        self.down_proj.forward(&gate.swiglu(&up), ctx)
+    /// x + down(silu(gate(norm(x))) · up(norm(x)))
+    fn forward(&self, x: &Tensor, norm: &RmsNorm, ctx: &Ctx) -> Tensor {
+        let [gate, up] = project(norm.of(x), [&self.gate_proj, &self.up_proj], ctx);
+        self.down_proj.forward_onto(x, Factor::Gated { gate, up }, ctx)
     }
 }

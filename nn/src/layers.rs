@@ -2,6 +2,7 @@
 
 use crate::{Compute, Ctx, Lora, Param};
 use puyu_tensor::cpu::simd::Isa;
+use puyu_tensor::ops::Factor;
 use puyu_tensor::{DType, Tensor};
 
 /// `y = x · weightᵀ + bias`, with a weight of any dtype, and what an adapter adds.
@@ -21,23 +22,52 @@ impl Linear {
         let [y] = project(x, [self], ctx);
         y
     }
+
+    /// to `[.., out]` and [`Linear::forward`] of x `[.., in]`: a block's residual connection.
+    pub fn forward_onto(&self, to: &Tensor, x: impl Into<Factor>, ctx: &Ctx) -> Tensor {
+        let [y] = apply(&x.into(), [self], Some(to), ctx);
+        y
+    }
 }
 
 /// The outputs of layers that share an input, which is rounded once if their weights want the same of it;
 /// adapters take it as it is.
-pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [Tensor; N] {
+pub fn project<const N: usize>(
+    x: impl Into<Factor>,
+    layers: [&Linear; N],
+    ctx: &Ctx,
+) -> [Tensor; N] {
+    apply(&x.into(), layers, None, ctx)
+}
+
+/// [`project`], added to a tensor if there is one.
+fn apply<const N: usize>(
+    x: &Factor,
+    layers: [&Linear; N],
+    to: Option<&Tensor>,
+    ctx: &Ctx,
+) -> [Tensor; N] {
     let weights = layers.map(|layer| layer.weight.get());
-    let learns = x.requires_grad() || weights.iter().any(Tensor::requires_grad);
+    let (first, second) = x.parts();
+    let parts = [Some(first), second, to].into_iter().flatten();
+    let learns = parts.chain(&weights).any(Tensor::requires_grad);
+    let lora = |layer: &Linear| layer.lora.clone().filter(|_| ctx.adapters);
     let round = |w: &Tensor| rounding(w, ctx).filter(|_| !learns);
-    let first = round(&weights[0]);
-    let products = if !learns && weights.iter().all(|w| round(w) == first) {
-        x.project(weights.each_ref(), first)
+    let same = round(&weights[0]);
+    let together = !learns && weights.iter().all(|w| round(w) == same);
+    // What a layer adds comes between its product and the sum.
+    if together && layers.iter().all(|layer| layer.bias.is_none() && lora(layer).is_none()) {
+        return x.project(weights.each_ref(), same, to);
+    }
+    let x = x.value();
+    let products = if together {
+        Factor::from(&x).project(weights.each_ref(), same, None)
     } else {
         weights.map(|w| match round(&w) {
             None if ctx.learns_in_bf16(&w) => x.matmul_transposed_bf16(&w),
             None => x.matmul_transposed(&w),
             round => {
-                let [y] = x.project([&w], round);
+                let [y] = Factor::from(&x).project([&w], round, None);
                 y
             }
         })
@@ -48,10 +78,13 @@ pub fn project<const N: usize>(x: &Tensor, layers: [&Linear; N], ctx: &Ctx) -> [
         if let Some(bias) = &layer.bias {
             y = &y + &bias.get();
         }
-        if let Some(lora) = layer.lora.as_ref().filter(|_| ctx.adapters) {
-            y = &y + &lora.forward(x);
+        if let Some(lora) = lora(layer) {
+            y = &y + &lora.forward(&x);
         }
-        y
+        match to {
+            Some(to) => to + &y,
+            None => y,
+        }
     })
 }
 
@@ -76,7 +109,12 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// x `[.., H]` -> `[.., H]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.rms_norm(&self.weight.get(), self.eps)
+        self.of(x).value()
+    }
+
+    /// The same, to be computed on the way into products.
+    pub fn of(&self, x: &Tensor) -> Factor {
+        Factor::Normed { x: x.clone(), weight: self.weight.get(), eps: self.eps }
     }
 }
 

@@ -169,7 +169,8 @@ pub(crate) fn run_cpu(op: &dyn Op, x: &[&Tensor], specs: &[Spec]) -> Vec<Tensor>
         Tensor::build(*spec, 0, Arc::new(memory), None)
     };
     let mut y: Vec<Tensor> = specs.iter().map(fresh).collect();
-    each_mut(&mut y, |y| exclusive(op.name(), y), |y| run_cpu_to(op, y, x));
+    let alone = |y| alone(y).expect("nobody else has a fresh tensor");
+    each_mut(&mut y, alone, |y| run_cpu_to(op, y, x));
     y
 }
 
@@ -255,14 +256,17 @@ impl InPlace<'_> {
 pub(crate) fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> InPlace<'a> {
     let spec = *t.spec();
     assert!(spec.is_contiguous(), "{op}: changes a strided tensor {spec} in place");
-    let inner = Arc::get_mut(&mut t.0).and_then(|Inner { storage, offset, origin, .. }| {
-        assert!(origin.is_none(), "{op}: changes a tensor {spec} that a gradient flows through");
-        Some(InPlace { spec, offset: *offset, storage: Arc::get_mut(storage)? })
-    });
-    let alone = inner.filter(|y| !matches!(y.storage, Storage::File { .. }));
-    alone.unwrap_or_else(|| {
+    assert!(t.origin().is_none(), "{op}: changes a tensor {spec} that a gradient flows through");
+    alone(t).unwrap_or_else(|| {
         panic!("{op}: changes a tensor {spec} in place whose storage is shared or mapped")
     })
+}
+
+/// The elements of `t` if no other tensor has them.
+fn alone(t: &mut Tensor) -> Option<InPlace<'_>> {
+    let Inner { spec, storage, offset, .. } = Arc::get_mut(&mut t.0)?;
+    let storage = Arc::get_mut(storage).filter(|s| !matches!(s, Storage::File { .. }))?;
+    Some(InPlace { spec: *spec, offset: *offset, storage })
 }
 
 pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[&Tensor]) {

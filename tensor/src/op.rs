@@ -62,7 +62,7 @@ pub trait Op: Debug + Send + Sync + 'static {
     /// operation that counts.
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let all = x.iter().map(|v| &v.spec).chain(y);
-        Work { bytes: all.map(Spec::bytes).sum(), operations: 0 }
+        Work { bytes: all.map(Spec::bytes).sum(), ..Work::default() }
     }
 
     /// The dispatches that do the same on a GPU; `None` only until they are written.
@@ -106,6 +106,8 @@ pub struct Work {
     pub bytes: usize,
     /// Multiplications and additions.
     pub operations: usize,
+    /// What they are of, if not of the first input's dtype.
+    pub operands: Option<crate::DType>,
 }
 
 /// What [`Op::infer`] answers.

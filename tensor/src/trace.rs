@@ -63,7 +63,9 @@ pub(crate) fn timed(
         let rate = work.bytes as f64 / time.as_secs_f64() / 1e9;
         print(&format!("{:>10.1} us {rate:>6.1} GB/s", time.as_secs_f64() * 1e6), op, &xs, &ys);
     }
-    let weight = (1..xs.len()).find(|i| op.packed(*i)).map(|i| [xs[i].dtype, xs[0].dtype]);
+    let weight = (1..xs.len())
+        .find(|i| op.packed(*i))
+        .map(|i| [xs[i].dtype, work.operands.unwrap_or(xs[0].dtype)]);
     let kind = (op.name(), weight.map(|dtypes| dtypes.map(DType::name)));
     // A sum is whole after every line, so one that a panic left is good.
     let mut sums = SUMS.lock().unwrap_or_else(PoisonError::into_inner);

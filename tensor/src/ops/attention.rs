@@ -145,7 +145,7 @@ impl Op for Attention {
         let triangle = |(start, end): (usize, usize)| (end - start) * (end - start + 1) / 2;
         let pairs: usize = sequences(x[3].data(), t).into_iter().map(triangle).sum();
         let all = x.iter().map(|v| &v.spec).chain(y);
-        Work { bytes: all.map(Spec::bytes).sum(), operations: 4 * pairs * h * d }
+        Work { bytes: all.map(Spec::bytes).sum(), operations: 4 * pairs * h * d, operands: None }
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         let (q, k, v) = (&x[0], &x[1], &x[2]);

@@ -59,7 +59,7 @@ impl Op for Embedding {
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let (w, ids) = (&x[0].spec, &x[1].spec);
-        Work { bytes: ids.numel() * w.dtype.bytes(w.last()) + y[0].bytes(), operations: 0 }
+        Work { bytes: ids.numel() * w.dtype.bytes(w.last()) + y[0].bytes(), ..Work::default() }
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
         Some(vec![x[0].gather(&x[1]).to_dtype(DType::F32)])

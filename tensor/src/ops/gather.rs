@@ -66,7 +66,7 @@ impl Op for Gather {
         });
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
-        Work { bytes: x[1].spec.bytes() + 2 * y[0].bytes(), operations: 0 }
+        Work { bytes: x[1].spec.bytes() + 2 * y[0].bytes(), ..Work::default() }
     }
     fn reads(&self, i: usize) -> bool {
         i == 1

@@ -82,7 +82,7 @@ impl Op for KvWrite {
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
         let numbers = x[0].spec.numel() + x[1].spec.numel();
-        Work { bytes: numbers * (4 + y[0].dtype.block_bytes()), operations: 0 }
+        Work { bytes: numbers * (4 + y[0].dtype.block_bytes()), ..Work::default() }
     }
 }
 

@@ -103,7 +103,8 @@ pub(super) fn infer(name: &str, x: &Spec, w: &Spec, w_kn: &Spec) -> Spec {
 pub(super) fn work(x: &[View], y: &[Spec]) -> Work {
     let all = x.iter().map(|v| &v.spec).chain(y);
     let outputs: usize = y.iter().map(Spec::numel).sum();
-    Work { bytes: all.map(Spec::bytes).sum(), operations: 2 * outputs * x[0].spec.last() }
+    let operations = 2 * outputs * x[0].spec.last();
+    Work { bytes: all.map(Spec::bytes).sum(), operations, operands: None }
 }
 
 impl Op for Matmul {

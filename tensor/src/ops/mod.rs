@@ -49,7 +49,7 @@ pub use linear_cross_entropy::LinearCrossEntropy;
 pub use matmul::{Matmul, MatmulAdd, MatmulTransposed};
 pub use pack::{Pack, pack_all};
 pub use paged_attention::{PagedAttention, Pages};
-pub use project::Project;
+pub use project::{Factor, Left, Project};
 pub use reduce::{Max, Sum};
 pub use rms_norm::{RmsNorm, RmsNormGrad};
 pub use rope::{Rope, Rotate, Scaling};

@@ -204,7 +204,8 @@ impl Op for PagedAttention {
         let pairs: usize = new.zip(lengths).map(seen).sum();
         let keys: usize = lengths.iter().map(|n| *n as usize).sum();
         let cache = 2 * keys * x[1].spec.shape[1] * d * x[1].spec.dtype.block_bytes();
-        Work { bytes: cache + 2 * y[0].bytes(), operations: 4 * pairs * h * d }
+        let bytes = cache + 2 * y[0].bytes();
+        Work { bytes, operations: 4 * pairs * h * d, ..Work::default() }
     }
     fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![None; 7])

@@ -62,7 +62,7 @@ fn scale(x: &[f32], eps: f32) -> f32 {
 
 versions! {
     /// One row's y.
-    fn forward_row(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
+    pub(super) fn forward_row(x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
         // The weight was last read a token ago: it comes while squares are added.
         w.as_chunks::<LANES>().0.iter().for_each(|line| ask(line));
         let scale = scale(x, eps);

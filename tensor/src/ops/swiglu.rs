@@ -28,7 +28,7 @@ fn sigmoid(x: f32) -> f32 {
 }
 
 versions! {
-    fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
+    pub(super) fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
         for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
             *y = g * sigmoid(g) * u;
         }
