@@ -69,12 +69,13 @@ fn equals_its_composition() {
 }
 
 /// Ops that give no gradient to a number that goes in, and why.
-const NO_GRADIENT: [(&str, &str); 5] = [
+const NO_GRADIENT: [(&str, &str); 6] = [
     ("argmax", "an index does not move"),
     ("max", "it only stabilizes"),
     ("paged_attention", "it reads a cache, which serves inference"),
     ("round_rows", "it serves inference"),
     ("project_rounded", "it serves inference"),
+    ("rope", "angles are those of positions"),
 ];
 
 /// The projection of output `i` that makes a scalar of it.

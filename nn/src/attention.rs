@@ -37,17 +37,17 @@ impl Attend {
     ) -> Tensor {
         let [t, h, d] = [0, 1, 2].map(|i| q.dim(i));
         let scale = 1.0 / (d as f32).sqrt();
-        let turn = |x: &Tensor| x.rope(self.rope, &ctx.positions, &ctx.rope_lengths);
-        let q = turn(q);
+        let angles = ctx.angles(self.rope, d);
         let y = match &mut ctx.cache {
-            None => q.attention(&turn(k), v, &ctx.cumulative, scale),
+            None => q.rope(&angles).attention(&k.rope(&angles), v, &ctx.cumulative, scale),
             Some(cache) => {
-                let (k, key_rope) = match self.keys {
-                    Keys::Rotated => (k.rope(self.rope, &ctx.positions, &ctx.rope_lengths), None),
-                    Keys::Raw => (k.clone(), Some(self.rope)),
+                let (turned, key_rope) = match self.keys {
+                    Keys::Rotated => (Some(&angles), None),
+                    Keys::Raw => (None, Some(self.rope)),
                 };
-                cache.write(layer, &k, v);
-                cache.attend(layer, &q, &ctx.cumulative, &ctx.rope_lengths, scale, key_rope)
+                cache.write(layer, k, v, turned);
+                let step = [&ctx.cumulative, &ctx.rope_lengths, &angles];
+                cache.attend(layer, q, step, scale, key_rope)
             }
         };
         y.reshape([t, h * d])

@@ -144,6 +144,7 @@ impl KvCache {
         let list = |v: &[u32]| Tensor::new(v, [v.len()]);
         Ok(Ctx {
             positions: list(&positions),
+            angles: None,
             rope_lengths: list(&rope),
             cumulative: list(&ends),
             cache: Some(CacheStep {
@@ -169,25 +170,25 @@ pub struct CacheStep<'a> {
 }
 
 impl CacheStep<'_> {
-    /// Writes the new tokens' k, v `[T, G, D]`.
-    pub(crate) fn write(&mut self, layer: usize, k: &Tensor, v: &Tensor) {
+    /// Writes the new tokens' k, v `[T, G, D]`, with `angles` k turned by them.
+    pub(crate) fn write(&mut self, layer: usize, k: &Tensor, v: &Tensor, angles: Option<&Tensor>) {
         let [keys, values] = &mut self.layers[layer];
-        kv_write(keys, values, k, v, &self.slots);
+        kv_write(keys, values, k, v, &self.slots, angles);
     }
 
-    /// Attention of the new tokens' q `[T, H, D]` over their sequences.
+    /// Attention of the new tokens' q `[T, H, D]`, before rotation, over their sequences; `step` is cumulative lengths,
+    /// rope lengths and angles.
     pub(crate) fn attend(
         &self,
         layer: usize,
         q: &Tensor,
-        cumulative: &Tensor,
-        rope_lengths: &Tensor,
+        [cumulative, rope_lengths, angles]: [&Tensor; 3],
         scale: f32,
         key_rope: Option<Rope>,
     ) -> Tensor {
         let [keys, values] = &self.layers[layer];
         let (table, lengths) = (&self.table, &self.lengths);
-        let pages = Pages { table, cumulative, lengths, rope_lengths };
+        let pages = Pages { table, cumulative, lengths, rope_lengths, angles };
         q.paged_attention(keys, values, pages, scale, key_rope)
     }
 }

@@ -1,6 +1,7 @@
 //! What belongs to a step, not to a model: positions, lengths, cache, compute mode, observers.
 
 use crate::CacheStep;
+use puyu_tensor::ops::Rope;
 use puyu_tensor::{DType, Tensor};
 
 /// What activations are when weights are multiplied with them; they are rounded once per producer.
@@ -25,6 +26,8 @@ pub struct Ctx<'a> {
     pub positions: Tensor,
     /// The length each token's rope base is derived from, `[T]`.
     pub rope_lengths: Tensor,
+    /// The angles of rotary embeddings, once a layer asked for them ([`Ctx::angles`]).
+    pub angles: Option<(Rope, Tensor)>,
     /// Cumulative lengths of the sequences' new tokens, `[S + 1]`.
     pub cumulative: Tensor,
     /// The KV cache, when this step continues sequences.
@@ -53,12 +56,25 @@ impl<'a> Ctx<'a> {
         Self {
             positions: Tensor::new(&positions, [total]),
             rope_lengths: Tensor::new(&whole, [total]),
+            angles: None,
             cumulative: Tensor::new(&ends, [ends.len()]),
             cache: None,
             logit_rows: None,
             compute: Compute::Exact,
             adapters: true,
             observer: None,
+        }
+    }
+
+    /// The angles `[T, D]` by which this step's tokens are turned; computed once for all layers.
+    pub fn angles(&mut self, rope: Rope, d: usize) -> Tensor {
+        match &self.angles {
+            Some((same, angles)) if *same == rope && angles.dim(1) == d => angles.clone(),
+            _ => {
+                let angles = rope.angles(d, &self.positions, &self.rope_lengths);
+                self.angles = Some((rope, angles.clone()));
+                angles
+            }
         }
     }
 

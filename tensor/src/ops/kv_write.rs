@@ -1,5 +1,6 @@
 //! New keys and values written into the block-paged cache, in place.
 
+use super::rope::{rotate, turns};
 use crate::cpu::attention::BLOCK;
 use crate::cpu::pool::{SharedMut, par_ranges};
 use crate::op::{Arg, Case, Entry, Op, Outs, Work};
@@ -14,19 +15,35 @@ pub(super) const ENTRY: Entry = Entry {
             let kv = || Arg::f32([t, g, d]);
             let slots = Arg::exact((0..t as u32).map(|i| i * 5 % 128));
             let cache = [Arg::of([2, g, d, BLOCK], dtype), Arg::of([2, g, BLOCK, d], dtype)];
-            Case::in_place(KvWrite, cache, [kv(), kv(), slots])
+            (cache, vec![kv(), kv(), slots])
         };
-        [DType::F32, DType::F16, DType::BF16].map(case).into()
+        let as_it_is = |dtype| {
+            let (cache, x) = case(dtype);
+            Case::in_place(KvWrite, cache, x)
+        };
+        let turned = |dtype| {
+            let (cache, mut x) = case(dtype);
+            x.push(Arg::f32([t, d]));
+            Case::in_place(KvWrite, cache, x)
+        };
+        let even = d.is_multiple_of(2);
+        let dtypes = [DType::F32, DType::F16, DType::BF16];
+        let turned = dtypes.map(turned).into_iter().filter(|_| even);
+        dtypes.map(as_it_is).into_iter().chain(turned).collect()
     },
     bad: || {
         let cache = [Arg::f32([2, 2, 8, BLOCK]), Arg::f32([2, 2, BLOCK, 8])];
         let x = [Arg::f32([3, 2, 6]), Arg::f32([3, 2, 6]), Arg::exact([0, 1, 2])];
-        vec![Case::in_place(KvWrite, cache, x)]
+        let angles = |n| {
+            let kv = || Arg::f32([3, 2, 8]);
+            vec![kv(), kv(), Arg::exact([0, 1, 2]), Arg::f32([n, 8])]
+        };
+        vec![Case::in_place(KvWrite, cache.clone(), x), Case::in_place(KvWrite, cache, angles(2))]
     },
 };
 
 /// Changes key blocks `[N, G, D, 64]` and value blocks `[N, G, 64, D]`; takes k, v `[T, G, D]` and the
-/// slot of each token `[T]`, block · 64 + place.
+/// slot of each token `[T]`, block · 64 + place; and angles `[T, D]`, if keys are to be turned by them first.
 #[derive(Debug)]
 pub struct KvWrite;
 
@@ -40,6 +57,7 @@ impl Op for KvWrite {
     fn check_to(&self, y: &[Spec], x: &[Spec]) {
         let (k, v, slots) = (&x[0], &x[1], &x[2]);
         let fits = k.rank() == 3
+            && x.get(3).is_none_or(|angles| turns(k, angles))
             && k.shape == v.shape
             && k.dtype == DType::F32
             && v.dtype == DType::F32
@@ -48,17 +66,19 @@ impl Op for KvWrite {
             && y.iter().all(|s| s.rank() == 4 && s.dtype.is_float() && s.dtype == y[0].dtype)
             && y[0].shape[1..] == [k.shape[1], k.shape[2], BLOCK]
             && y[1].shape[..] == [y[0].shape[0], k.shape[1], BLOCK, k.shape[2]];
-        assert!(fits, "kv_write: k {k}, v {v}, slots {slots} into {} and {}", y[0], y[1]);
+        let rest = &x[3..];
+        assert!(fits, "kv_write: k {k}, v {v}, slots {slots}, {rest:?} into {} and {}", y[0], y[1]);
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let [t, groups, d] = *x[0].spec.shape else { unreachable!("check_to checked the rank") };
         let (k, v, slots) = (x[0].data::<f32>(), x[1].data::<f32>(), x[2].data::<u32>());
+        let angles = x.get(3);
         let dtype = y[0].spec.dtype;
         let size = dtype.block_bytes();
         let [kb, vb] = y else { unreachable!("check_to took two") };
         let (keys, values) = (SharedMut::new(&mut *kb.bytes), SharedMut::new(&mut *vb.bytes));
         par_ranges(groups, GRAIN / (t * d).max(1), |heads| {
-            let mut rows = Vec::new();
+            let (mut rows, mut turned) = (Vec::new(), vec![0.0; d]);
             for (g, run) in heads.flat_map(|g| runs(slots).map(move |run| (g, run))) {
                 let slot = slots[run.start] as usize;
                 let (block, place) = (slot / BLOCK, slot % BLOCK);
@@ -70,7 +90,12 @@ impl Op for KvWrite {
                 let values = values.chunks_exact_mut(d * size).skip(place);
                 for ((t, value), row) in run.zip(values).zip(rows.chunks_exact_mut(d * size)) {
                     let at = (t * groups + g) * d;
-                    quant::encode_row(dtype, &k[at..at + d], row);
+                    let mut key = &k[at..at + d];
+                    if let Some(angles) = angles {
+                        rotate(key, angles.row(t), 1.0, &mut turned);
+                        key = &turned;
+                    }
+                    quant::encode_row(dtype, key, row);
                     quant::encode_row(dtype, &v[at..at + d], value);
                 }
                 match size {
@@ -113,7 +138,7 @@ fn spread<const SIZE: usize>(rows: &[u8], d: usize, keys: &mut [u8], place: usiz
 }
 
 /// Writes `k`, `v` `[T, G, D]` to the `slots [T]` of the cache's key blocks `[N, G, D, 64]` and value
-/// blocks `[N, G, 64, D]`.
+/// blocks `[N, G, 64, D]`; with `angles [T, D]`, k turned by them.
 ///
 /// # Panics
 /// If the shapes do not fit, or the cache is shared.
@@ -124,6 +149,11 @@ pub fn kv_write(
     k: &Tensor,
     v: &Tensor,
     slots: &Tensor,
+    angles: Option<&Tensor>,
 ) {
-    apply_to(KvWrite, &mut [key_blocks, value_blocks], &[k, v, slots]);
+    let mut y = [key_blocks, value_blocks];
+    match angles {
+        Some(angles) => apply_to(KvWrite, &mut y, &[k, v, slots, angles]),
+        None => apply_to(KvWrite, &mut y, &[k, v, slots]),
+    }
 }

@@ -5,7 +5,7 @@
 //! over keys (see `cpu/attention.rs`). InternLM-1 caches keys before rotation and turns them by each
 //! query's base; `key_rope` says so.
 
-use super::rope::{Rope, angles};
+use super::rope::{Rope, angles, rotate, turns};
 use crate::cpu::attention::{BLOCK, Blocks, Query, SPAN, States, attend, finish, span};
 use crate::cpu::pool::{SharedMut, par, par_each, threads};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
                 Arg::exact([0, a, a + 2]),
                 Arg::exact([a + 61, 9]),
                 Arg::exact((0..a + 2).map(|i| 100 + i / 2)),
+                Arg::f32([a as usize + 2, d]),
             ];
             Case::new(PagedAttention { scale: 0.3, key_rope }, x)
         };
@@ -40,6 +41,7 @@ pub(super) const ENTRY: Entry = Entry {
             Arg::exact([0, 2, 3]),
             Arg::exact([far, 513]),
             Arg::exact([far - 1, far, 513]),
+            Arg::f32([3, d]),
         ];
         use super::rope::Scaling::Dynamic;
         let scaling = Dynamic { factor: 1.0, max_positions: 100 };
@@ -60,14 +62,15 @@ pub(super) const ENTRY: Entry = Entry {
             Arg::exact([0, 1]),
             Arg::exact([1]),
             Arg::exact([1]),
+            Arg::f32([1, 8]),
         ];
         vec![Case::new(PagedAttention { scale: 1.0, key_rope: None }, x)]
     },
 };
 
 /// q `[T, H, D]`, key blocks `[N, G, D, 64]`, value blocks `[N, G, 64, D]`, block table `[S, B]`,
-/// cumulative query lengths `[S + 1]`, sequence lengths with the new tokens `[S]`, rope lengths `[T]`
-/// -> y `[T, H, D]`
+/// cumulative query lengths `[S + 1]`, sequence lengths with the new tokens `[S]`, rope lengths `[T]`,
+/// angles `[T, D]` by which q is turned first -> y `[T, H, D]`
 #[derive(Debug)]
 pub struct PagedAttention {
     scale: f32,
@@ -110,15 +113,14 @@ impl Op for PagedAttention {
         "paged_attention"
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let [q, k, v, table, ends, lengths, rope_lengths] = x else { panic!("7 inputs") };
+        let [q, k, v, table, ends, lengths, rope_lengths, angles] = x else { panic!("8 inputs") };
         let sequences = table.shape.first().copied().unwrap_or(0);
         let kv = |s: &Spec, last: [usize; 2]| {
             s.rank() == 4 && s.shape[2..] == last && s.dtype.is_float() && s.shape[0] == k.shape[0]
         };
         let d = q.last();
         let counts = |s: &Spec, n: usize| s.dtype == DType::U32 && *s.shape == [n];
-        let fits = q.rank() == 3
-            && q.dtype == DType::F32
+        let fits = turns(q, angles)
             && kv(k, [d, BLOCK])
             && kv(v, [BLOCK, d])
             && k.shape[1] == v.shape[1]
@@ -131,7 +133,7 @@ impl Op for PagedAttention {
         assert!(
             fits,
             "paged_attention: q {q}, key blocks {k}, value blocks {v}, table {table}, cumulative \
-             {ends}, lengths {lengths}, rope lengths {rope_lengths}"
+             {ends}, lengths {lengths}, rope lengths {rope_lengths}, angles {angles}"
         );
         Spec::f32(q.shape).into()
     }
@@ -149,12 +151,15 @@ impl Op for PagedAttention {
             let heads = job.group * repeat..(job.group + 1) * repeat;
             job.tokens.clone().flat_map(|t| heads.clone().map(move |head| (t, head))).collect()
         };
+        let turned = |rows: &[(usize, usize)]| -> Vec<f32> {
+            let mut turned = vec![0.0; rows.len() * d];
+            for (&(t, head), y) in rows.iter().zip(turned.chunks_exact_mut(d.max(1))) {
+                rotate(&q[(t * h + head) * d..][..d], x[7].row(t), 1.0, y);
+            }
+            turned
+        };
         let sees = |job: &Job, t: usize| {
             lengths[job.sequence] as usize - (ends[job.sequence + 1] as usize - 1 - t)
-        };
-        let queries = |job: &Job, rows: &[(usize, usize)]| -> Vec<Query> {
-            let q = |&(t, head): &(usize, usize)| &q[(t * h + head) * d..][..d];
-            rows.iter().map(|row| Query { q: q(row), sees: sees(job, row.0) }).collect()
         };
         let cached = |job: &Job| Cached {
             k: x[1],
@@ -176,21 +181,26 @@ impl Op for PagedAttention {
         if jobs.len() >= JOBS * threads() || pieces.len() == jobs.len() {
             return par(jobs.len(), |i| {
                 let rows = rows(&jobs[i]);
-                let queries = queries(&jobs[i], &rows);
+                let q = turned(&rows);
+                let queries = queries(&rows, &q, |t| sees(&jobs[i], t));
                 let y = |row: usize, o: &[f32], _| write(&rows, row, o);
                 attend(&queries, self.scale, &cached(&jobs[i]), y);
             });
         }
         let mut states: Vec<Option<States>> = pieces.iter().map(|_| None).collect();
         par_each(pieces.iter().zip(&mut states), |((i, index), state)| {
-            let queries = queries(&jobs[*i], &rows(&jobs[*i]));
+            let rows = rows(&jobs[*i]);
+            let q = turned(&rows);
+            let queries = queries(&rows, &q, |t| sees(&jobs[*i], t));
             *state = Some(span(&queries, self.scale, *index, &cached(&jobs[*i])));
         });
         let mut states = states.into_iter().flatten();
         for job in &jobs {
             let rows = rows(job);
             let all = states.by_ref().take(spans(job));
-            finish(&queries(job, &rows), all, |row, o, _| write(&rows, row, o));
+            let q = turned(&rows);
+            let queries = queries(&rows, &q, |t| sees(job, t));
+            finish(&queries, all, |row, o, _| write(&rows, row, o));
         }
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
@@ -208,8 +218,18 @@ impl Op for PagedAttention {
         Work { bytes, operations: 4 * pairs * h * d, ..Work::default() }
     }
     fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
-        Grad::Inputs(vec![None; 7])
+        Grad::Inputs(vec![None; 8])
     }
+}
+
+/// The query rows, token and head, whose values are the rows of `q`.
+fn queries<'a>(
+    rows: &[(usize, usize)],
+    q: &'a [f32],
+    sees: impl Fn(usize) -> usize,
+) -> Vec<Query<'a>> {
+    let all = q.chunks_exact((q.len() / rows.len().max(1)).max(1));
+    rows.iter().zip(all).map(|((t, _), q)| Query { q, sees: sees(*t) }).collect()
 }
 
 /// A sequence's keys and values of one head.
@@ -255,9 +275,10 @@ fn decode(x: &View, index: usize, out: &mut [f32]) {
 fn rotate_block(k: &mut [f32], frequencies: &[f32], first: u32) {
     let half = frequencies.len();
     let (low, high) = k.split_at_mut(half * BLOCK);
-    let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
+    let mut turn = vec![0.0; 2 * half];
     for i in 0..BLOCK {
-        angles(frequencies, first + i as u32, &mut cos, &mut sin);
+        angles(frequencies, first + i as u32, &mut turn);
+        let (cos, sin) = turn.split_at(half);
         for j in 0..half {
             let (a, b) = (&mut low[j * BLOCK + i], &mut high[j * BLOCK + i]);
             (*a, *b) = (*a * cos[j] - *b * sin[j], *b * cos[j] + *a * sin[j]);
@@ -276,10 +297,12 @@ pub struct Pages<'a> {
     pub lengths: &'a Tensor,
     /// The length each query's rope base is derived from, `[T]`.
     pub rope_lengths: &'a Tensor,
+    /// The angles by which queries are turned, `[T, D]` ([`Rope::angles`]).
+    pub angles: &'a Tensor,
 }
 
 impl Tensor {
-    /// Causal attention of new tokens `self [T, H, D]` over cached key blocks `[N, G, D, 64]` and value
+    /// Causal attention of new tokens `self [T, H, D]`, before rotation, over cached key blocks `[N, G, D, 64]` and value
     /// blocks `[N, G, 64, D]`. `key_rope`: the cache holds keys before rotation.
     ///
     /// # Panics
@@ -294,8 +317,8 @@ impl Tensor {
         scale: f32,
         key_rope: Option<Rope>,
     ) -> Self {
-        let Pages { table, cumulative, lengths, rope_lengths } = pages;
-        let x = [self, k, v, table, cumulative, lengths, rope_lengths];
+        let Pages { table, cumulative, lengths, rope_lengths, angles } = pages;
+        let x = [self, k, v, table, cumulative, lengths, rope_lengths, angles];
         apply1(PagedAttention { scale, key_rope }, &x)
     }
 }

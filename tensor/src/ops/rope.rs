@@ -1,8 +1,9 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34) in the half-split form: the
 //! pair (x[j], x[j + D/2]) of each head turns by position · frequency[j].
 //!
-//! A length per token is an input because dynamic NTK makes the base depend on it, and sequences of
-//! one batch differ (models.md section 3 of the reference; DESIGN section 8).
+//! The angles' cosines and sines are the same for all layers, and so are tensors of a step. A length per token is
+//! an input because dynamic NTK makes the base depend on it, and sequences of one batch differ (models.md section 3
+//! of the reference; DESIGN section 8).
 
 use crate::cpu::pool::par_rows;
 use crate::cpu::simd::versions;
@@ -19,16 +20,21 @@ pub(super) const ENTRY: Entry = Entry {
             Scaling::Dynamic { factor: 2.0, max_positions: 8 },
             Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 32 },
         ];
-        let x = || [Arg::f32([t, h, 2 * d]), Arg::below([t], 40), Arg::below([t], 60)];
-        let rope = |scaling| Rope { base: 10_000.0, scaling };
-        kinds.map(|k| Case::new(Rotate { rope: rope(k), inverse: false }, x())).into()
+        let angles = |scaling| {
+            let op = Angles { rope: Rope { base: 10_000.0, scaling }, d: 2 * d };
+            Case::new(op, [Arg::below([t], 40), Arg::below([t], 60)])
+        };
+        let x = || [Arg::f32([t, h, 2 * d]), Arg::f32([t, 2 * d])];
+        let turns = [false, true].map(|inverse| Case::new(Rotate { inverse }, x()));
+        kinds.map(angles).into_iter().chain(turns).collect()
     },
     bad: || {
         let rope = Rope { base: 1e4, scaling: Scaling::None };
-        let op = || Rotate { rope, inverse: false };
+        let op = || Rotate { inverse: false };
         vec![
-            Case::new(op(), [Arg::f32([2, 3, 5]), Arg::below([2], 9), Arg::below([2], 9)]),
-            Case::new(op(), [Arg::f32([2, 3, 4]), Arg::below([3], 9), Arg::below([2], 9)]),
+            Case::new(op(), [Arg::f32([2, 3, 5]), Arg::f32([2, 5])]),
+            Case::new(op(), [Arg::f32([2, 3, 4]), Arg::f32([3, 4])]),
+            Case::new(Angles { rope, d: 4 }, [Arg::below([2], 9), Arg::below([3], 9)]),
         ]
     },
 };
@@ -108,29 +114,90 @@ impl Rope {
 }
 
 versions! {
-    /// Turns the pairs of one head by angles with these cosines and sines.
-    pub(crate) fn rotate(x: &[f32], cos: &[f32], sin: &[f32], y: &mut [f32]) {
+    /// Turns the pairs of one head by the angles whose cosines and then sines are `angles`, or with `sign` -1 back.
+    pub(crate) fn rotate(x: &[f32], angles: &[f32], sign: f32, y: &mut [f32]) {
         let n = x.len() / 2;
         let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
+        let (cos, sin) = angles.split_at(n);
         let (x2, y2, cos, sin) = (&x2[..n], &mut y2[..n], &cos[..n], &sin[..n]);
         for j in 0..n {
-            y1[j] = x1[j] * cos[j] - x2[j] * sin[j];
-            y2[j] = x2[j] * cos[j] + x1[j] * sin[j];
+            let sin = sin[j] * sign;
+            y1[j] = x1[j] * cos[j] - x2[j] * sin;
+            y2[j] = x2[j] * cos[j] + x1[j] * sin;
         }
     }
 }
 
-/// Cosines and sines of position · frequency.
-pub(crate) fn angles(frequencies: &[f32], position: u32, cos: &mut [f32], sin: &mut [f32]) {
+/// Cosines, then sines, of position · frequency.
+pub(crate) fn angles(frequencies: &[f32], position: u32, y: &mut [f32]) {
+    let (cos, sin) = y.split_at_mut(frequencies.len());
     for ((c, s), f) in cos.iter_mut().zip(sin).zip(frequencies) {
         (*s, *c) = (position as f32 * f).sin_cos();
     }
 }
 
-/// x `[T, H, D]`, positions `[T]`, lengths `[T]` -> y `[T, H, D]`
+/// positions `[T]`, lengths `[T]` -> cosines, then sines, `[T, D]`
+#[derive(Debug)]
+pub struct Angles {
+    rope: Rope,
+    /// D
+    d: usize,
+}
+
+impl Op for Angles {
+    fn name(&self) -> &'static str {
+        "rope_angles"
+    }
+    fn infer(&self, x: &[Spec]) -> Outs {
+        let counts = |s: &Spec| s.dtype == DType::U32 && s.rank() == 1;
+        let fits = x.iter().all(counts) && x[0].shape == x[1].shape && self.d.is_multiple_of(2);
+        assert!(fits, "rope_angles: {} positions and lengths {} in D {}", x[0], x[1], self.d);
+        Spec::f32([x[0].numel(), self.d]).into()
+    }
+    fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
+        let (positions, lengths) = (x[0].data::<u32>(), x[1].data::<u32>());
+        let d = self.d;
+        if d == 0 {
+            return;
+        }
+        par_rows(y[0].data(), d, 512 / d, |first, y| {
+            let mut length = lengths[first];
+            let mut frequencies = self.rope.frequencies(d, length);
+            for (t, y) in (first..).zip(y.chunks_exact_mut(d)) {
+                if !self.rope.same(length, lengths[t]) {
+                    length = lengths[t];
+                    frequencies = self.rope.frequencies(d, length);
+                }
+                angles(&frequencies, positions[t], y);
+            }
+        });
+    }
+    fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
+        Grad::Inputs(vec![None, None])
+    }
+}
+
+/// Whether `angles` are those of the tokens and heads of `x [T, H, D]`.
+pub(super) fn turns(x: &Spec, angles: &Spec) -> bool {
+    x.rank() == 3
+        && x.dtype == DType::F32
+        && x.last().is_multiple_of(2)
+        && angles.dtype == DType::F32
+        && *angles.shape == [x.shape[0], x.shape[2]]
+}
+
+/// The first elements of `x`, `step` apart, as many as `room` has; copied there if they do not follow each other.
+fn dense<'a>(x: &'a [f32], step: usize, room: &'a mut [f32]) -> &'a [f32] {
+    if step == 1 {
+        return &x[..room.len()];
+    }
+    room.iter_mut().enumerate().for_each(|(i, to)| *to = x[i * step]);
+    room
+}
+
+/// x `[T, H, D]`, angles `[T, D]` -> y `[T, H, D]`
 #[derive(Debug)]
 pub struct Rotate {
-    rope: Rope,
     /// Turn backwards: the gradient of a rotation.
     inverse: bool,
 }
@@ -143,47 +210,22 @@ impl Op for Rotate {
         true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let t = x[0].shape.first().copied().unwrap_or(0);
-        let counts = |s: &Spec| s.dtype == DType::U32 && *s.shape == [t] && s.is_contiguous();
-        let fits = x[0].rank() == 3
-            && x[0].dtype == DType::F32
-            && x[0].last().is_multiple_of(2)
-            && counts(&x[1])
-            && counts(&x[2]);
-        assert!(fits, "rope: {} with positions {} and lengths {}", x[0], x[1], x[2]);
+        let fits = turns(&x[0], &x[1]);
+        assert!(fits, "rope: {} with angles {}", x[0], x[1]);
         Spec::f32(x[0].shape).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
-        let strides = x[0].spec.strides;
-        let (positions, lengths) = (x[1].data::<u32>(), x[2].data::<u32>());
-        let x = x[0].data::<f32>();
+        let [strides, steps] = [0, 1].map(|i| x[i].spec.strides);
+        let [x, angles] = [0, 1].map(|i| x[i].data::<f32>());
+        let sign = if self.inverse { -1.0 } else { 1.0 };
         par_rows(y[0].data(), h * d, 4096 / (h * d).max(1), |first, y| {
-            let mut length = lengths[first];
-            let mut frequencies = self.rope.frequencies(d, length);
-            let (mut cos, mut sin) = (vec![0.0; d / 2], vec![0.0; d / 2]);
-            let mut strided = vec![0.0; d];
-            for (r, y) in y.chunks_exact_mut(h * d).enumerate() {
-                let t = first + r;
-                if !self.rope.same(length, lengths[t]) {
-                    length = lengths[t];
-                    frequencies = self.rope.frequencies(d, length);
-                }
-                angles(&frequencies, positions[t], &mut cos, &mut sin);
-                if self.inverse {
-                    sin.iter_mut().for_each(|s| *s = -*s);
-                }
+            let (mut head_room, mut angle_room) = (vec![0.0; d], vec![0.0; d]);
+            for (t, y) in (first..).zip(y.chunks_exact_mut(h * d)) {
+                let angles = dense(&angles[t * steps[0]..], steps[1], &mut angle_room);
                 for (head, y) in y.chunks_exact_mut(d).enumerate() {
-                    let at = t * strides[0] + head * strides[1];
-                    if strides[2] == 1 {
-                        rotate(&x[at..at + d], &cos, &sin, y);
-                    } else {
-                        strided
-                            .iter_mut()
-                            .enumerate()
-                            .for_each(|(i, v)| *v = x[at + i * strides[2]]);
-                        rotate(&strided, &cos, &sin, y);
-                    }
+                    let x = &x[t * strides[0] + head * strides[1]..];
+                    rotate(dense(x, strides[2], &mut head_room), angles, sign, y);
                 }
             }
         });
@@ -192,21 +234,33 @@ impl Op for Rotate {
         i > 0
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
-        let back = || Self { rope: self.rope, inverse: !self.inverse };
-        let dx = dy[0].as_ref().map(|dy| apply1(back(), &[dy, &x[1], &x[2]]));
-        Grad::Inputs(vec![dx, None, None])
+        let back = || Self { inverse: !self.inverse };
+        let dx = dy[0].as_ref().map(|dy| apply1(back(), &[dy, &x[1]]));
+        Grad::Inputs(vec![dx, None])
     }
 }
 
-impl Tensor {
-    /// `self [T, H, D]` turned by the token's `positions [T]`; `lengths [T]` is the length each token's
-    /// base is derived from.
+impl Rope {
+    /// Cosines and sines `[T, D]` of the angles by which tokens at `positions [T]` are turned; `lengths [T]` is the
+    /// length each token's base is derived from.
     ///
     /// # Panics
     /// If the shapes do not fit or D is odd.
     #[track_caller]
     #[must_use]
-    pub fn rope(&self, rope: Rope, positions: &Self, lengths: &Self) -> Self {
-        apply1(Rotate { rope, inverse: false }, &[self, positions, lengths])
+    pub fn angles(self, d: usize, positions: &Tensor, lengths: &Tensor) -> Tensor {
+        apply1(Angles { rope: self, d }, &[positions, lengths])
+    }
+}
+
+impl Tensor {
+    /// `self [T, H, D]` turned by the tokens' `angles [T, D]` ([`Rope::angles`]).
+    ///
+    /// # Panics
+    /// If the shapes do not fit or D is odd.
+    #[track_caller]
+    #[must_use]
+    pub fn rope(&self, angles: &Self) -> Self {
+        apply1(Rotate { inverse: false }, &[self, angles])
     }
 }
