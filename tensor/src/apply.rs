@@ -134,6 +134,10 @@ fn each<'a, T, U, R>(
         [a, b] => f(&mut [of(a), of(b)]),
         [a, b, c] => f(&mut [of(a), of(b), of(c)]),
         [a, b, c, d] => f(&mut [of(a), of(b), of(c), of(d)]),
+        // Attention's.
+        [a, b, c, d, e, g, h, i] => {
+            f(&mut [of(a), of(b), of(c), of(d), of(e), of(g), of(h), of(i)])
+        }
         x => f(&mut x.iter().map(of).collect::<Vec<_>>()),
     }
 }

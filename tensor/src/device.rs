@@ -99,7 +99,11 @@ impl Tensor {
     pub async fn read<T: Element>(&self) -> Result<Vec<T>> {
         let spec = self.spec();
         assert!(spec.dtype == T::DTYPE, "read: elements of {spec} as {}", T::DTYPE);
-        Ok(bytemuck::pod_collect_to_vec(&self.read_bytes().await?))
+        match self.device() {
+            Device::Cpu => Ok(self.contiguous().data().to_vec()),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(_) => Ok(bytemuck::pod_collect_to_vec(&self.read_bytes().await?)),
+        }
     }
 
     /// A copy of all bytes in row-major order, as [`Tensor::read`]; for any dtype.

@@ -8,7 +8,11 @@ thread_local! {
     static LIVE: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    static BUFFERS: Cell<usize> = const { Cell::new(0) };
 }
+
+/// Bytes from which on a request is for a buffer: more than what describes an op and its tensors.
+pub const BUFFER: usize = 1 << 10;
 
 /// The system's allocator, counting.
 pub struct Counting;
@@ -20,6 +24,8 @@ pub struct Usage {
     pub peak: usize,
     /// The largest single request.
     pub largest: usize,
+    /// Requests of [`BUFFER`] and more.
+    pub buffers: usize,
 }
 
 fn count(grown: isize, asked: usize) {
@@ -29,6 +35,7 @@ fn count(grown: isize, asked: usize) {
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
     });
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(asked)));
+    let _ = BUFFERS.try_with(|n| n.set(n.get() + usize::from(asked >= BUFFER)));
 }
 
 // SAFETY: every call is handed to the system's allocator unchanged; counting does not allocate,
@@ -64,6 +71,8 @@ pub fn measured<T>(f: impl FnOnce() -> T) -> (T, Usage) {
     let before = LIVE.get();
     PEAK.set(before);
     LARGEST.set(0);
+    BUFFERS.set(0);
     let out = f();
-    (out, Usage { peak: (PEAK.get() - before).max(0) as usize, largest: LARGEST.get() })
+    let peak = (PEAK.get() - before).max(0) as usize;
+    (out, Usage { peak, largest: LARGEST.get(), buffers: BUFFERS.get() })
 }

@@ -2,7 +2,7 @@
 //! came after a weight then comes after it again. Between two products one thread does all the work, for there is
 //! little of it, and memory would be idle: threads that wait meanwhile ask it for their part of the next weights.
 
-use crate::cpu::simd::ask;
+use crate::cpu::simd::{Lines, ask};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,9 +14,6 @@ const MOST: usize = 512 << 10;
 
 /// Bytes between two looks for work.
 const AT_ONCE: usize = 1 << 10;
-
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 
 /// Where bytes lie; they may be gone by the time they are asked for, which does no harm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +106,7 @@ impl Asking {
         }
         let Some(place) = self.left.iter_mut().find(|place| place.len > 0) else { return };
         let now = place.len.min(AT_ONCE);
-        for at in (place.address..place.address + now).step_by(LINE) {
+        for at in (place.address..place.address + now).step_by(Lines::LINE) {
             ask(std::ptr::without_provenance::<u8>(at));
         }
         *place = Place { address: place.address + now, len: place.len - now };

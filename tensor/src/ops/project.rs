@@ -15,6 +15,7 @@ use crate::kernels::Kernels;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
 use crate::storage::Owned;
 use crate::{DType, Device, Spec, Tensor, View, ViewMut, apply, quant};
+use std::cell::Cell;
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -110,6 +111,11 @@ versions! {
     }
 }
 
+thread_local! {
+    /// A thread's room for a row before it is rounded.
+    static ROW: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
 impl Project {
     /// Whether there is more to it than products: then its composition runs where it has no kernel.
     fn fused(&self) -> bool {
@@ -147,7 +153,8 @@ impl Project {
             return;
         }
         par_rows(y, bytes, 4096 / k, |first, y| {
-            let mut row = vec![0.0; k];
+            let mut row = ROW.take();
+            row.resize(k, 0.0);
             for (r, y) in y.chunks_exact_mut(bytes).enumerate() {
                 let from = x[0].row(first + r);
                 let from = match self.left {
@@ -163,6 +170,7 @@ impl Project {
                 };
                 quant::encode_row(spec.dtype, from, y);
             }
+            ROW.set(row);
         });
     }
 }

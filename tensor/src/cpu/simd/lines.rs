@@ -36,7 +36,7 @@ pub struct Lines {
 
 impl Lines {
     /// Bytes that come from memory together.
-    const LINE: usize = 64;
+    pub(crate) const LINE: usize = 64;
 
     /// Asks for part `i` of `parts`.
     #[inline(always)]
