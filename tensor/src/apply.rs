@@ -4,6 +4,7 @@
 use crate::storage::{Owned, Storage};
 use crate::tensor::{Inner, Node, Origin};
 use crate::{Device, Op, Packing, Spec, Tensor, View, ViewMut, trace};
+use std::array::from_fn;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -107,7 +108,7 @@ fn run(op: &dyn Op, x: &[&Tensor], keep: bool) -> (Vec<Tensor>, Vec<Tensor>) {
         let y = Tensor::build(spec, only.0.offset + skip, only.0.storage.clone(), None);
         return (vec![y], Vec::new());
     }
-    let outs = each(x, |x| *x.spec(), |specs| op.infer(specs));
+    let outs = listed(x.iter().map(|x| *x.spec()), |specs| op.infer(specs));
     let (count, mut specs) = (outs.outputs.len(), outs.outputs);
     if keep {
         specs.extend(outs.saved);
@@ -122,37 +123,19 @@ fn run(op: &dyn Op, x: &[&Tensor], keep: bool) -> (Vec<Tensor>, Vec<Tensor>) {
     (y, saved)
 }
 
-/// Calls `f` with what `of` makes of each of `x`, in a list that is on the stack if it is short: an op of a
-/// decoded token takes a microsecond, of which lists on the heap would be a good part.
-fn each<'a, T, U, R>(
-    x: &'a [T],
-    mut of: impl FnMut(&'a T) -> U,
-    f: impl FnOnce(&mut [U]) -> R,
-) -> R {
-    match x {
-        [a] => f(&mut [of(a)]),
-        [a, b] => f(&mut [of(a), of(b)]),
-        [a, b, c] => f(&mut [of(a), of(b), of(c)]),
-        [a, b, c, d] => f(&mut [of(a), of(b), of(c), of(d)]),
+/// Calls `f` with `items` in a list, which is on the stack if it is short: an op of a decoded token takes a
+/// microsecond, of which lists on the heap would be a good part.
+fn listed<T, R>(mut items: impl ExactSizeIterator<Item = T>, f: impl FnOnce(&mut [T]) -> R) -> R {
+    let len = items.len();
+    let mut next = |_| items.next().expect("an iterator is as long as it says");
+    match len {
+        1 => f(&mut [next(0)]),
+        2 => f(&mut from_fn::<_, 2, _>(next)),
+        3 => f(&mut from_fn::<_, 3, _>(next)),
+        4 => f(&mut from_fn::<_, 4, _>(next)),
         // Attention's.
-        [a, b, c, d, e, g, h, i] => {
-            f(&mut [of(a), of(b), of(c), of(d), of(e), of(g), of(h), of(i)])
-        }
-        x => f(&mut x.iter().map(of).collect::<Vec<_>>()),
-    }
-}
-
-/// [`each`] of what is changed.
-fn each_mut<'a, T, U, R>(
-    x: &'a mut [T],
-    mut of: impl FnMut(&'a mut T) -> U,
-    f: impl FnOnce(&mut [U]) -> R,
-) -> R {
-    match x {
-        [a] => f(&mut [of(a)]),
-        [a, b] => f(&mut [of(a), of(b)]),
-        [a, b, c] => f(&mut [of(a), of(b), of(c)]),
-        x => f(&mut x.iter_mut().map(of).collect::<Vec<_>>()),
+        8 => f(&mut from_fn::<_, 8, _>(next)),
+        _ => f(&mut items.collect::<Vec<_>>()),
     }
 }
 
@@ -174,7 +157,7 @@ pub(crate) fn run_cpu(op: &dyn Op, x: &[&Tensor], specs: &[Spec]) -> Vec<Tensor>
     };
     let mut y: Vec<Tensor> = specs.iter().map(fresh).collect();
     let alone = |y| alone(y).expect("nobody else has a fresh tensor");
-    each_mut(&mut y, alone, |y| run_cpu_to(op, y, x));
+    listed(y.iter_mut().map(alone), |y| run_cpu_to(op, y, x));
     y
 }
 
@@ -228,15 +211,15 @@ pub fn apply_to_dyn(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
 
 #[track_caller]
 fn run_to(op: &dyn Op, y: &mut [&mut Tensor], x: &[&Tensor]) {
-    let check = |ys: &mut [Spec]| each(x, |x| *x.spec(), |xs| op.check_to(ys, xs));
-    each(y, |y| *y.spec(), check);
+    let check = |ys: &mut [Spec]| listed(x.iter().map(|x| *x.spec()), |xs| op.check_to(ys, xs));
+    listed(y.iter().map(|y| *y.spec()), check);
     let device = device(op.name(), y.iter().map(|t| &**t).chain(x.iter().copied()));
     let run = |y: &mut [InPlace]| match device {
         Device::Cpu => run_cpu_to(op, y, x),
         #[cfg(feature = "gpu")]
         Device::Gpu(gpu) => gpu.run_to(op, y, x),
     };
-    each_mut(y, |y| exclusive(op.name(), y), run);
+    listed(y.iter_mut().map(|y| exclusive(op.name(), y)), run);
 }
 
 /// A tensor that an op changes in place.
@@ -275,5 +258,7 @@ fn alone(t: &mut Tensor) -> Option<InPlace<'_>> {
 
 pub(crate) fn run_cpu_to(op: &dyn Op, y: &mut [InPlace], x: &[&Tensor]) {
     let timed = |x: &[View], y: &mut [ViewMut]| trace::timed(op, x, y, |x, y| op.cpu(x, y));
-    each_mut(y, |y| y.view(op), |y| each(x, |x| x.view(), |x| timed(x, y)));
+    listed(y.iter_mut().map(|y| y.view(op)), |y| {
+        listed(x.iter().map(|x| x.view()), |x| timed(x, y))
+    });
 }

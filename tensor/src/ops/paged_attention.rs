@@ -5,10 +5,11 @@
 //! over keys (see `cpu/attention.rs`). InternLM-1 caches keys before rotation and turns them by each
 //! query's base; `key_rope` says so.
 
-use super::rope::{Rope, angles, rotate, turns};
+use super::rope::{Rope, Rotate, angles, turns};
 use crate::cpu::attention::{BLOCK, Blocks, Query, SPAN, States, attend, finish, span};
 use crate::cpu::pool::{SharedMut, par, par_each, threads};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
+use crate::storage::Owned;
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -141,7 +142,10 @@ impl Op for PagedAttention {
         let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
         let groups = x[1].spec.shape[1];
         let repeat = h / groups;
-        let q = x[0].data::<f32>();
+        let mut turned = Owned::scratch(y[0].spec.bytes());
+        Rotate::FORWARD
+            .cpu(&[x[0], x[7]], &mut [ViewMut { spec: y[0].spec, bytes: turned.bytes_mut() }]);
+        let q: &[f32] = bytemuck::cast_slice(turned.bytes());
         let (table, ends) = (x[3].data::<u32>(), x[4].data::<u32>());
         let (lengths, rope_lengths) = (x[5].data::<u32>(), x[6].data::<u32>());
         let blocks_per_sequence = x[3].spec.shape[1];
@@ -151,15 +155,12 @@ impl Op for PagedAttention {
             let heads = job.group * repeat..(job.group + 1) * repeat;
             job.tokens.clone().flat_map(|t| heads.clone().map(move |head| (t, head))).collect()
         };
-        let turned = |rows: &[(usize, usize)]| -> Vec<f32> {
-            let mut turned = vec![0.0; rows.len() * d];
-            for (&(t, head), y) in rows.iter().zip(turned.chunks_exact_mut(d.max(1))) {
-                rotate(&q[(t * h + head) * d..][..d], x[7].row(t), 1.0, y);
-            }
-            turned
-        };
         let sees = |job: &Job, t: usize| {
             lengths[job.sequence] as usize - (ends[job.sequence + 1] as usize - 1 - t)
+        };
+        let queries = |job: &Job, rows: &[(usize, usize)]| -> Vec<Query> {
+            let q = |&(t, head): &(usize, usize)| &q[(t * h + head) * d..][..d];
+            rows.iter().map(|row| Query { q: q(row), sees: sees(job, row.0) }).collect()
         };
         let cached = |job: &Job| Cached {
             k: x[1],
@@ -181,26 +182,21 @@ impl Op for PagedAttention {
         if jobs.len() >= JOBS * threads() || pieces.len() == jobs.len() {
             return par(jobs.len(), |i| {
                 let rows = rows(&jobs[i]);
-                let q = turned(&rows);
-                let queries = queries(&rows, &q, |t| sees(&jobs[i], t));
+                let queries = queries(&jobs[i], &rows);
                 let y = |row: usize, o: &[f32], _| write(&rows, row, o);
                 attend(&queries, self.scale, &cached(&jobs[i]), y);
             });
         }
         let mut states: Vec<Option<States>> = pieces.iter().map(|_| None).collect();
         par_each(pieces.iter().zip(&mut states), |((i, index), state)| {
-            let rows = rows(&jobs[*i]);
-            let q = turned(&rows);
-            let queries = queries(&rows, &q, |t| sees(&jobs[*i], t));
+            let queries = queries(&jobs[*i], &rows(&jobs[*i]));
             *state = Some(span(&queries, self.scale, *index, &cached(&jobs[*i])));
         });
         let mut states = states.into_iter().flatten();
         for job in &jobs {
             let rows = rows(job);
             let all = states.by_ref().take(spans(job));
-            let q = turned(&rows);
-            let queries = queries(&rows, &q, |t| sees(job, t));
-            finish(&queries, all, |row, o, _| write(&rows, row, o));
+            finish(&queries(job, &rows), all, |row, o, _| write(&rows, row, o));
         }
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
@@ -220,16 +216,6 @@ impl Op for PagedAttention {
     fn grad(&self, _: &[Tensor], _: &[Tensor], _: &[Option<Tensor>]) -> Grad {
         Grad::Inputs(vec![None; 8])
     }
-}
-
-/// The query rows, token and head, whose values are the rows of `q`.
-fn queries<'a>(
-    rows: &[(usize, usize)],
-    q: &'a [f32],
-    sees: impl Fn(usize) -> usize,
-) -> Vec<Query<'a>> {
-    let all = q.chunks_exact((q.len() / rows.len().max(1)).max(1));
-    rows.iter().zip(all).map(|((t, _), q)| Query { q, sees: sees(*t) }).collect()
 }
 
 /// A sequence's keys and values of one head.

@@ -202,6 +202,11 @@ pub struct Rotate {
     inverse: bool,
 }
 
+impl Rotate {
+    /// The rotation itself.
+    pub(super) const FORWARD: Self = Self { inverse: false };
+}
+
 impl Op for Rotate {
     fn name(&self) -> &'static str {
         "rope"
@@ -261,6 +266,6 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn rope(&self, angles: &Self) -> Self {
-        apply1(Rotate { inverse: false }, &[self, angles])
+        apply1(Rotate::FORWARD, &[self, angles])
     }
 }
