@@ -300,7 +300,7 @@ impl Isa {
             Kind::Portable => portable::tile_i8(x, x_row, dtype, panel, sums),
             // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2_i8::tile_i8(x, x_row, dtype, panel, sums) },
+            Kind::Avx2 => unsafe { avx2_i8::tile_i8(x, x_row, dtype, panel, ahead, sums) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512_i8::tile_i8(x, x_row, dtype, panel, ahead, sums) },
