@@ -1,9 +1,10 @@
 //! Encoding text beside SentencePiece: the same `tokenizer.model`, the same texts, one thread, in turns.
-//! Prints the median megabytes per second of both and the median of the pairwise ratios.
+//! Prints the median megabytes per second of both and the median of the pairwise ratios. A run encodes the texts
+//! several times, for the first milliseconds after a pause are those of a processor that wakes up.
 //!
 //! PUYU_PYTHON=python3 cargo bench --bench tokenizers -- FOLDER... TEXT...
 //! PUYU_PAIRS sets the number of pairs (default 7), PUYU_LINES how many lines are encoded as one text
-//! (default 1). A folder holds a tokenizer.model.
+//! (default 1), PUYU_PASSES how many times a run encodes them (default 8). A folder holds a tokenizer.model.
 
 use puyu_benches::{from_root, number};
 use puyu_models::tokenizer::{EncodeOptions, Tokenizer};
@@ -12,7 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Encodes all texts once for every line it reads; answers with the seconds and the number of ids.
+/// Encodes all texts for every line it reads, as many times as it says; answers with the seconds of one time and the
+/// number of ids.
 const PEER: &str = "
 import sys, time
 import sentencepiece
@@ -20,10 +22,11 @@ model = sentencepiece.SentencePieceProcessor(model_file=sys.argv[1])
 lines = open(sys.argv[2], encoding='utf-8', newline='\\n').read().split('\\n')
 size = int(sys.argv[3])
 texts = ['\\n'.join(lines[i:i + size]) for i in range(0, len(lines), size)]
-for _ in sys.stdin:
+for line in sys.stdin:
     start = time.perf_counter()
-    ids = sum(len(model.encode(text)) for text in texts)
-    print(time.perf_counter() - start, ids, flush=True)
+    for _ in range(int(line)):
+        ids = sum(len(model.encode(text)) for text in texts)
+    print((time.perf_counter() - start) / int(line), ids, flush=True)
 ";
 
 /// The middle value.
@@ -32,16 +35,19 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Seconds and number of ids of encoding `texts`.
-fn ours(tokenizer: &Tokenizer, texts: &[String]) -> (f64, usize) {
+/// Seconds and number of ids of encoding `texts` once, in a run of `passes`.
+fn ours(tokenizer: &Tokenizer, texts: &[String], passes: usize) -> (f64, usize) {
     let start = Instant::now();
     let plain = EncodeOptions::default();
-    let ids = texts.iter().map(|text| tokenizer.encode(text, plain).len()).sum();
-    (start.elapsed().as_secs_f64(), ids)
+    let mut ids = 0;
+    for _ in 0..passes {
+        ids = texts.iter().map(|text| tokenizer.encode(text, plain).len()).sum();
+    }
+    (start.elapsed().as_secs_f64() / passes as f64, ids)
 }
 
-/// One row: `pairs` runs of each, in turns, with so many lines in a text.
-fn row(python: &str, folder: &Path, path: &Path, pairs: usize, size: usize) {
+/// One row: `pairs` runs of each, in turns, of so many passes, with so many lines in a text.
+fn row(python: &str, folder: &Path, path: &Path, [pairs, passes, size]: [usize; 3]) {
     let text = std::fs::read_to_string(path).expect("a text file");
     let lines: Vec<&str> = text.split('\n').collect();
     let texts: Vec<String> = lines.chunks(size).map(|lines| lines.join("\n")).collect();
@@ -59,8 +65,8 @@ fn row(python: &str, folder: &Path, path: &Path, pairs: usize, size: usize) {
     let mut answers = BufReader::new(peer.stdout.take().expect("a pipe")).lines();
     let mut runs = Vec::new();
     for _ in 0..pairs {
-        let (own, ids) = ours(&tokenizer, &texts);
-        writeln!(ask, "again").expect("SentencePiece runs");
+        let (own, ids) = ours(&tokenizer, &texts, passes);
+        writeln!(ask, "{passes}").expect("SentencePiece runs");
         let answer = answers.next().expect("SentencePiece answers").expect("a line");
         let (seconds, count) = answer.split_once(' ').expect("two numbers");
         assert_eq!(count.parse(), Ok(ids), "numbers of ids");
@@ -94,7 +100,7 @@ fn long_words(folder: &Path, pairs: usize) {
     for (name, text) in [("one letter", "a".repeat(2_000_000)), ("any letters", letters)] {
         let (half, whole) = ([text[..1_000_000].to_owned()], [text]);
         let runs: Vec<[f64; 2]> =
-            (0..pairs).map(|_| [&half, &whole].map(|t| ours(&tokenizer, t).0)).collect();
+            (0..pairs).map(|_| [&half, &whole].map(|t| ours(&tokenizer, t, 1).0)).collect();
         println!(
             "{}, {name}: a word of 1 MB in {:.3} s, one of 2 MB takes {:.2} times as long",
             folder.display(),
@@ -115,17 +121,20 @@ fn main() {
         return;
     };
     let (pairs, size) = (number("PUYU_PAIRS", 7), number("PUYU_LINES", 1).max(1));
+    let passes = number("PUYU_PASSES", 8).max(1);
     println!(
         "| tokenizer | text | tokens | bytes/token | puyu MB/s | SentencePiece MB/s | ratio |"
     );
     println!("|---|---|---|---|---|---|---|");
     for folder in &folders {
         for text in &texts {
-            row(&python, folder, text, pairs, size);
+            row(&python, folder, text, [pairs, passes, size]);
         }
     }
     for folder in &folders {
         long_words(folder, pairs);
     }
-    println!("one thread, {size} lines a text, medians of {pairs} interleaved pairs");
+    println!(
+        "one thread, {size} lines a text, {passes} passes a run, medians of {pairs} interleaved pairs"
+    );
 }

@@ -23,6 +23,8 @@ pub(super) struct Edges {
 pub(super) struct Matcher {
     /// By first byte: the lengths of the strings, longest first.
     lengths: Vec<Vec<usize>>,
+    /// The bytes that strings begin with.
+    first: Vec<u8>,
     ids: Map<Box<[u8]>, u32>,
     edges: Map<u32, Edges>,
 }
@@ -35,6 +37,9 @@ impl Matcher {
         };
         if self.lengths.is_empty() {
             self.lengths.resize(256, Vec::new());
+        }
+        if !self.first.contains(&first) {
+            self.first.push(first);
         }
         let lengths = &mut self.lengths[usize::from(first)];
         if let Err(place) = lengths.binary_search_by(|x| text.len().cmp(x)) {
@@ -57,9 +62,8 @@ impl Matcher {
             return None;
         }
         let bytes = text.as_bytes();
-        let begins = |byte: &u8| !self.lengths[usize::from(*byte)].is_empty();
         let mut next = from;
-        while let Some(skipped) = bytes[next..].iter().position(begins) {
+        while let Some(skipped) = self.first_in(&bytes[next..]) {
             let start = next + skipped;
             next = start + 1;
             for &length in &self.lengths[usize::from(bytes[start])] {
@@ -74,6 +78,16 @@ impl Matcher {
             }
         }
         None
+    }
+
+    /// Where a byte stands that a string begins with.
+    fn first_in(&self, bytes: &[u8]) -> Option<usize> {
+        match self.first[..] {
+            [a] => memchr::memchr(a, bytes),
+            [a, b] => memchr::memchr2(a, b, bytes),
+            [a, b, c] => memchr::memchr3(a, b, c, bytes),
+            _ => bytes.iter().position(|byte| !self.lengths[usize::from(*byte)].is_empty()),
+        }
     }
 
     fn with_edges(

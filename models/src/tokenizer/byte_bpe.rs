@@ -39,11 +39,10 @@ impl ByteBpe {
             let mut symbols = Vec::new();
             self.splitter.split(text, &mut |word| {
                 let word = word.as_bytes();
-                let encode = |out: &mut Vec<u32>| {
+                words.append(word, 0..word.len(), out, |_, out| {
                     self.encode_word(word, &mut symbols, out);
                     true
-                };
-                words.append(word, 0..word.len(), out, encode);
+                });
             });
         });
     }

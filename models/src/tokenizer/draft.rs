@@ -136,7 +136,7 @@ impl Draft {
                 };
                 let (surfaces, kinds) = (surfaces.as_slice(), text_kinds.as_slice());
                 let pieces = Pieces { surfaces, kinds, byte_fallback, unknown, prefix };
-                Encoder::SentencePiece(SentencePiece::new(&pieces, order)?)
+                Encoder::SentencePiece(Box::new(SentencePiece::new(&pieces, order)?))
             }
             Kind::ByteLevel { splitter, pairs, ignore_merges, add_prefix_space } => {
                 let mut byte_ids = Box::new([NO_PIECE; 256]);

@@ -86,7 +86,7 @@ pub struct EncodeOptions {
 }
 
 enum Encoder {
-    SentencePiece(SentencePiece),
+    SentencePiece(Box<SentencePiece>),
     ByteLevel(ByteBpe),
 }
 

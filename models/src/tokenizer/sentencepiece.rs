@@ -11,7 +11,7 @@ use super::TokenKind;
 use super::added::Matcher;
 use super::hash::Map;
 use super::merge::{NO_PIECE, Symbol, merge};
-use super::word_table::{Shelf, Table};
+use super::word_table::{Index, Shelf, Table};
 
 /// When a space is put in front of a stretch of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) enum Order {
 /// The encoder's tables.
 pub(super) struct SentencePiece {
     /// Surface -> id of the pieces that text may become.
-    index: Map<Box<[u8]>, u32>,
+    index: Index,
     pub order: Order,
     /// Pieces matched before any merge, longest first.
     user_defined: Matcher,
@@ -97,7 +97,7 @@ impl SentencePiece {
     /// # Errors
     /// Byte pieces that are incomplete, or text that could not be spelled at all.
     pub fn new(pieces: &Pieces, order: Order) -> Result<Self> {
-        let mut index = Map::default();
+        let mut index = Index::default();
         let mut user_defined = Matcher::default();
         let mut unused = Map::default();
         let mut seams = Seams::default();
@@ -112,7 +112,7 @@ impl SentencePiece {
                     if surface.is_empty() || surface.contains(&0) {
                         continue;
                     }
-                    index.entry(surface.clone()).or_insert(id);
+                    index.insert(surface, id);
                     if kind == TokenKind::Unused {
                         unused.insert(id, ());
                     } else if kind == TokenKind::UserDefined {
@@ -177,29 +177,35 @@ impl SentencePiece {
     fn encode_between(&self, text: &str, words: &mut Table, out: &mut Vec<u32>) {
         let mut symbols = Vec::new();
         self.seams.split(text, |range| {
-            let word = &text[range.clone()];
-            let encode = |out: &mut Vec<u32>| self.encode_word(word, &mut symbols, out);
+            let encode = |range, out: &mut _| self.encode_word(text, range, &mut symbols, out);
             words.append(text.as_bytes(), range, out, encode);
         });
     }
 
-    /// Encodes a word; false if its ids depend on those before it.
-    fn encode_word(&self, word: &str, symbols: &mut Vec<Symbol>, out: &mut Vec<u32>) -> bool {
-        let bytes = word.as_bytes();
+    /// Encodes the word `range` of `text`; false if its ids depend on those before it.
+    fn encode_word(
+        &self,
+        text: &str,
+        range: Range<usize>,
+        symbols: &mut Vec<Symbol>,
+        out: &mut Vec<u32>,
+    ) -> bool {
+        let bytes = text.as_bytes();
         // What a character is alone matters if merges go by ids, or if it may be unknown; else only in
         // the end, and most characters are merged by then.
         let later = matches!(self.order, Order::Score(_)) && self.byte_ids.is_some();
         symbols.clear();
-        symbols.extend(word.char_indices().map(|(start, c)| {
+        symbols.extend(text[range.clone()].char_indices().map(|(at, c)| {
+            let start = range.start + at;
             let end = start + c.len_utf8();
-            let id = if later { LATER } else { self.lookup(&bytes[start..end]) };
+            let id = if later { LATER } else { self.lookup(bytes, start..end) };
             Symbol { id, start, end }
         }));
         // How a merge through an unused piece came about, to be undone at the end.
         let mut splits: Map<u32, (Symbol, Symbol)> = Map::default();
         match &self.order {
             Order::Score(ranks) => merge(symbols, |left, right| {
-                let id = self.lookup(&bytes[left.start..right.end]);
+                let id = self.lookup(bytes, left.start..right.end);
                 if id == NO_PIECE {
                     return None;
                 }
@@ -232,7 +238,7 @@ impl SentencePiece {
 
     fn emit(&self, mut symbol: Symbol, bytes: &[u8], out: &mut Vec<u32>) {
         if symbol.id == LATER {
-            symbol.id = self.lookup(&bytes[symbol.start..symbol.end]);
+            symbol.id = self.lookup(bytes, symbol.start..symbol.end);
         }
         if symbol.id != NO_PIECE {
             out.push(symbol.id);
@@ -244,8 +250,8 @@ impl SentencePiece {
         }
     }
 
-    fn lookup(&self, surface: &[u8]) -> u32 {
-        self.index.get(surface).copied().unwrap_or(NO_PIECE)
+    fn lookup(&self, text: &[u8], piece: Range<usize>) -> u32 {
+        self.index.get(text, piece).unwrap_or(NO_PIECE)
     }
 }
 

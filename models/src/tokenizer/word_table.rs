@@ -1,4 +1,4 @@
-//! The ids of words met before, kept from text to text: most words of a text are old ones.
+//! The ids of pieces, and those of words met before, kept from text to text: most words of a text are old ones.
 //!
 //! A word has one line of the processor's cache, which it shares with one other word; of those that want
 //! it, the last two stay. Each encoding takes a table off a shelf and puts it back, so threads never wait
@@ -8,13 +8,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::hash::Seed;
+use super::hash::{Map, Seed};
 
 /// Bytes and ids of a word that is kept; longer ones are encoded each time.
 const BYTES: usize = 15;
 const IDS: usize = 3;
-/// Lines of a table: a megabyte.
-const LINES: usize = 1 << 14;
+/// Lines of a table: two megabytes.
+const LINES: usize = 1 << 15;
 
 /// A word, zeros after it and its length in the last byte; then its ids, and how many.
 type Kept = [u128; 2];
@@ -42,10 +42,10 @@ impl Table {
         text: &[u8],
         range: Range<usize>,
         out: &mut Vec<u32>,
-        encode: impl FnOnce(&mut Vec<u32>) -> bool,
+        encode: impl FnOnce(Range<usize>, &mut Vec<u32>) -> bool,
     ) {
-        let Some(word) = key(text, range) else {
-            encode(out);
+        let Some(word) = key(text, range.clone()) else {
+            encode(range, out);
             return;
         };
         let mut hasher = self.seed.build_hasher();
@@ -63,7 +63,7 @@ impl Table {
             out.truncate(start + ids[IDS] as usize);
             return;
         }
-        let everywhere = encode(out);
+        let everywhere = encode(range, out);
         let found = &out[start..];
         if everywhere && found.len() <= IDS {
             let mut ids = (found.len() as u128) << (32 * IDS);
@@ -91,6 +91,32 @@ fn key(text: &[u8], range: Range<usize>) -> Option<u128> {
     };
     let word = u128::from_le_bytes(bytes) & ((1 << (8 * length)) - 1);
     Some(word | (length as u128) << 120)
+}
+
+/// The ids of pieces by their bytes, most of which are compared as one number.
+#[derive(Default)]
+pub(super) struct Index {
+    short: Map<u128, u32>,
+    long: Map<Box<[u8]>, u32>,
+}
+
+impl Index {
+    /// Adds a piece, unless there is one of these bytes.
+    pub fn insert(&mut self, piece: &[u8], id: u32) {
+        match key(piece, 0..piece.len()) {
+            Some(key) => self.short.entry(key).or_insert(id),
+            None => self.long.entry(piece.into()).or_insert(id),
+        };
+    }
+
+    /// The id of the piece `range` of `text`.
+    pub fn get(&self, text: &[u8], range: Range<usize>) -> Option<u32> {
+        let id = match key(text, range.clone()) {
+            Some(key) => self.short.get(&key),
+            None => self.long.get(&text[range]),
+        };
+        id.copied()
+    }
 }
 
 /// Tables that nobody uses at the moment.
