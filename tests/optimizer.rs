@@ -162,3 +162,46 @@ fn muon_s_state_is_one_moment_and_the_master_and_goes_on_to_the_bit() {
         assert_eq!(bits(a), bits(b), "{}", a.name());
     }
 }
+
+/// A matrix with a memory of its own takes its gradient over as it comes, copied or not, and adds to it what comes
+/// later; its neighbours are updated as without it.
+#[test]
+fn large_matrix_learns_as_a_small_one() {
+    const ROWS: usize = (1 << 22) / 8;
+    let make = || [param("output.weight", &[ROWS, 8]), param("layers.0.wo.weight", &[4, 8])];
+    // Two uses of the matrix, so that its gradient comes in two pieces; the first 4 rows stand for a small one.
+    let x = |n: usize| Tensor::new(&gradient(&param("x", &[3, n]), n), [3, n]);
+    let loss = |p: &[Param], seed: usize| {
+        let (w, wo) = (p[0].get(), p[1].get());
+        let first = x(4).matmul(&w.narrow(0, 0, 4)).sum_all();
+        let second = x(8).matmul_transposed(&w).narrow(1, 0, 4).sum_all();
+        &(&first.affine(seed as f32, 0.0) + &second) + &wo.sum_all()
+    };
+    let learn = |p: &[Param], given: bool| {
+        let mut optimizer = optimizer(false, p);
+        for step in 0..3 {
+            for part in 0..2 {
+                let loss = loss(p, 1 + step + part);
+                match given {
+                    true => optimizer.gather(loss, part == 0).unwrap(),
+                    false => optimizer.gather(&loss, part == 0).unwrap(),
+                }
+            }
+            let norm = optimizer.grad_norm().unwrap();
+            assert!(norm > 1.0, "{norm}");
+            optimizer.apply(1e-2, 0.5).unwrap();
+        }
+        [p[0].get().narrow(0, 0, 4), p[1].get()].map(|t| t.to_vec::<f32>().unwrap())
+    };
+    let large = make();
+    let small = [Param::new("output.weight", large[0].get().narrow(0, 0, 4)), make()[1].clone()];
+    let [w, wo] = learn(&small, true);
+    for given in [true, false] {
+        let p = make();
+        let [got, got_wo] = learn(&p, given);
+        assert_eq!(got_wo, wo);
+        for (got, want) in got.iter().zip(&w) {
+            assert!((got - want).abs() <= 1e-6, "{got}, not {want}");
+        }
+    }
+}

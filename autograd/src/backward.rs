@@ -104,6 +104,8 @@ fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
         let inputs = node.restored();
         match no_grad(|| node.op.grad(&inputs, &node.saved, &dy)) {
             Grad::Inputs(dx) => {
+                // A gradient that the node kept is now its receiver's alone.
+                drop(node);
                 for (x, dx) in inputs.iter().zip(dx) {
                     if let Some(dx) = dx.filter(|_| x.requires_grad()) {
                         pending.add(x, dx, sink);

@@ -2,8 +2,8 @@
 //! rest, which by default does not. AdamW updates them, or Muon those that are maps between hidden states.
 //!
 //! Parameters are views of a flat F32 master in name order; moments and the gradient are flat too. A step
-//! takes the views back, updates the memory in one pass, and hands out new views. A rank of a larger run
-//! would own a range of each memory.
+//! takes the views back, updates the memory in one pass, and hands out new views. A large matrix has a memory of
+//! its own, and its gradient is taken as it comes, not copied. A rank of a larger run would own a range of each.
 
 use crate::{Param, muon};
 use puyu_autograd::{Grads, backward_into};
@@ -51,8 +51,12 @@ struct Group {
     master: Tensor,
     /// The first moment, and AdamW's second.
     moments: Vec<Tensor>,
-    grad: Tensor,
+    /// None between a step and the gradients of the next if it is one parameter's.
+    grad: Option<Tensor>,
 }
+
+/// Elements from which on a matrix that AdamW updates has a memory of its own: 16 MB.
+const LARGE: usize = 1 << 22;
 
 /// A parameter's place in the flat memory.
 struct Slot {
@@ -65,6 +69,11 @@ impl Slot {
     fn view(&self, flat: &Tensor) -> Tensor {
         flat.narrow(0, self.start, self.shape.numel()).reshape(self.shape)
     }
+}
+
+/// Zeros beside `master`.
+fn zeros(master: &Tensor) -> Tensor {
+    Tensor::zeros(master.spec().shape, DType::F32).to_device(&master.device())
 }
 
 impl Group {
@@ -80,10 +89,21 @@ impl Group {
         let value = |s: &Slot| s.param.get().to_dtype(DType::F32).reshape([s.shape.numel()]);
         let parts: Vec<Tensor> = slots.iter().map(value).collect();
         let master = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0).detach();
-        let zeros = || Tensor::zeros(master.spec().shape, DType::F32).to_device(&master.device());
         let count = if matches!(rule, Rule::AdamW(_)) { 2 } else { 1 };
-        let (moments, grad) = ((0..count).map(|_| zeros()).collect(), zeros());
-        Self { rule, slots, master, moments, grad }
+        let moments = (0..count).map(|_| zeros(&master)).collect();
+        Self { rule, slots, master, moments, grad: None }
+    }
+
+    /// Adds `dx` to the gradient of the parameter that begins at `start`; without `keep`, what was there is
+    /// forgotten.
+    fn gather(&mut self, start: usize, dx: Tensor, keep: bool) {
+        let whole = !keep && dx.shape() == &*self.slots[0].shape && self.slots.len() == 1;
+        if whole && dx.is_alone() && dx.spec().is_contiguous() {
+            self.grad = Some(dx.reshape([dx.spec().numel()]).detach());
+        } else {
+            let grad = self.grad.get_or_insert_with(|| zeros(&self.master));
+            grad.accumulate(start, &dx, keep);
+        }
     }
 
     /// What is saved of each parameter, with the kinds' names: the moments, and the master weight, which is
@@ -94,7 +114,7 @@ impl Group {
 
     /// One step, while no parameter is a view.
     fn apply(&mut self, step: u64, lr: f64, scale: f64) {
-        let Self { rule, slots, master, moments, grad } = self;
+        let Self { rule, slots, master, moments, grad: Some(grad) } = self else { return };
         match *rule {
             Rule::AdamW(op) => {
                 let [m, v] = &mut moments[..] else { unreachable!("AdamW has two moments") };
@@ -115,6 +135,9 @@ impl Group {
                     master.accumulate(slot.start, &(&moved + &decayed), true);
                 }
             }
+        }
+        if self.slots.len() == 1 {
+            self.grad = None;
         }
     }
 
@@ -153,8 +176,11 @@ impl Optimizer {
         let still = ops::AdamW { weight_decay: 0.0, ..op };
         let plain = if decay_vectors { op } else { still };
         let muon = Rule::Muon { momentum: muon.unwrap_or(0.0), weight_decay: op.weight_decay };
+        let (large, tables): (Vec<_>, Vec<_>) =
+            tables.into_iter().partition(|p| p.get().spec().numel() >= LARGE);
+        let large = large.into_iter().map(|p| (Rule::AdamW(op), vec![p]));
         let groups = [(muon, maps), (Rule::AdamW(op), tables), (Rule::AdamW(plain), rest)];
-        let groups = groups.into_iter().filter(|(_, params)| !params.is_empty());
+        let groups = large.chain(groups).filter(|(_, params)| !params.is_empty());
         let groups: Vec<_> = groups.map(|(rule, params)| Group::new(rule, params)).collect();
         groups.iter().for_each(Group::hand_out);
         Ok(Self { groups, steps: 0 })
@@ -164,7 +190,7 @@ impl Optimizer {
         self.groups.iter().enumerate().flat_map(|(i, g)| g.slots.iter().map(move |s| (i, s)))
     }
 
-    /// The parameters, matrices first, in order of their names.
+    /// The parameters, matrices first, the large ones before the others, in order of their names.
     pub fn params(&self) -> impl Iterator<Item = &Param> {
         self.slots().map(|(_, slot)| &slot.param)
     }
@@ -177,8 +203,8 @@ impl Optimizer {
     /// Bytes of the memories: masters, moments and gradients.
     pub fn bytes(&self) -> usize {
         let of = |g: &Group| {
-            let flats = [&g.master, &g.grad].into_iter().chain(&g.moments);
-            flats.map(|t| t.spec().bytes()).sum::<usize>()
+            // Master, gradient and moments are of one size.
+            g.master.spec().bytes() * (2 + g.moments.len())
         };
         self.groups.iter().map(of).sum()
     }
@@ -202,7 +228,7 @@ impl Optimizer {
         backward_into(loss, &mut |id, dx| {
             if let Some(&(group, start)) = places.get(&id) {
                 let keep = !first || !fresh.insert(id);
-                groups[group].grad.accumulate(start, &dx, keep);
+                groups[group].gather(start, dx, keep);
             }
         })?;
         let missing = |s: &&Slot| first && !fresh.contains(&s.param.get().id());
@@ -215,10 +241,10 @@ impl Optimizer {
         }
     }
 
-    /// The gathered gradient of a parameter.
+    /// The gathered gradient of a parameter; none before the first is gathered, and after a step maybe none.
     pub fn grad(&self, param: &Param) -> Option<Tensor> {
         let (i, slot) = self.slots().find(|(_, s)| s.param.same(param))?;
-        Some(slot.view(&self.groups[i].grad))
+        self.groups[i].grad.as_ref().map(|grad| slot.view(grad))
     }
 
     /// The L2 norm of all gathered gradients, √Σ g², in one order for any number of threads; not
@@ -228,8 +254,8 @@ impl Optimizer {
     /// If the device failed.
     pub fn grad_norm(&self) -> Result<f64> {
         let mut sum = 0.0;
-        for group in &self.groups {
-            sum += group.grad.square_sum()?;
+        for grad in self.groups.iter().filter_map(|g| g.grad.as_ref()) {
+            sum += grad.square_sum()?;
         }
         Ok(sum.sqrt())
     }
@@ -264,12 +290,12 @@ impl Optimizer {
     /// As [`Optimizer::apply`].
     pub fn step(&mut self, mut grads: Grads, lr: f32, scale: f32) -> Result<()> {
         for group in &mut self.groups {
-            for slot in &group.slots {
-                let g = grads.take(&slot.param.get()).ok_or_else(|| {
-                    let name = slot.param.name();
-                    Error::invalid(format!("{name} has no gradient in this step"))
+            for i in 0..group.slots.len() {
+                let Slot { param, start, .. } = &group.slots[i];
+                let g = grads.take(&param.get()).ok_or_else(|| {
+                    Error::invalid(format!("{} has no gradient in this step", param.name()))
                 })?;
-                group.grad.accumulate(slot.start, &g, false);
+                group.gather(*start, g, false);
             }
         }
         drop(grads);

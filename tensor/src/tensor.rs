@@ -227,6 +227,11 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
+    /// Whether no other tensor shares this one or its storage.
+    pub fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.storage) == 1
+    }
+
     /// Gives pages of a mapped file back to the system until they are read again.
     pub fn release(&self) {
         self.0.storage.release();

@@ -4,6 +4,7 @@
 
 use super::shape::{Parameters, matrices};
 use puyu_models::Config;
+use puyu_tensor::ops::rows_of_logits;
 
 /// Bytes of an F32.
 const F32: f64 = 4.0;
@@ -12,8 +13,9 @@ const F32: f64 = 4.0;
 /// whose own scales (F32) are shared by 256 (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 pub const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
 
-/// Logits that the loss holds at a time, as the op `linear_cross_entropy` has it; at least 16 rows.
-const LOGITS: usize = 1 << 24;
+/// Numbers from which on a matrix that AdamW updates has a memory of its own, as the optimizer has it: its gradient is
+/// taken over as it comes, and before that it has none.
+const LARGE: usize = 1 << 22;
 
 /// The program itself, its threads and its tokenizer.
 const PROGRAM: f64 = 8e6;
@@ -195,17 +197,20 @@ struct Loss {
     passing: f64,
 }
 
-/// Numbers of the head's gradient.
+/// Numbers of the head's gradient beside the memory that it is added to.
 fn head(c: &Config, s: &Setting) -> f64 {
+    let n = c.vocab_size * c.hidden_size;
     match s.method {
         Method::Adapters { .. } => 0.0,
-        _ => (c.vocab_size * c.hidden_size) as f64,
+        _ if n >= LARGE => 0.0,
+        _ => n as f64,
     }
 }
 
 fn loss(c: &Config, s: &Setting) -> Loss {
     let tokens = s.batch * s.seq_len;
-    let rows = (LOGITS / c.vocab_size).max(16).min(tokens);
+    let trained = s.method == Method::Full;
+    let rows = rows_of_logits([c.vocab_size, c.hidden_size], trained).min(tokens);
     let (logits, head) = ((rows * c.vocab_size) as f64, head(c, s));
     let dx = (tokens * c.hidden_size) as f64;
     // Logits become their gradient in place, and the head's gradient is added to in place.

@@ -35,9 +35,15 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// Logits computed at a time, 64 MB of them: adding to the weight's gradient once per piece then
-/// costs little beside the products.
-const LOGITS: usize = 1 << 24;
+/// Logits computed at a time, 32 MB of them.
+const LOGITS: usize = 1 << 23;
+
+/// How many rows of logits of a weight `[v, h]` are computed at a time. If the weight has a gradient, logits of a
+/// quarter of its size add nothing to the memory that counts, and adding to it once per piece then costs little
+/// beside the products.
+pub fn rows_of_logits([v, h]: [usize; 2], trained: bool) -> usize {
+    (LOGITS / v.max(1)).max(16).max(if trained { h / 4 } else { 0 })
+}
 
 /// Sum and count of the cross-entropy of x·wᵀ against targets, as [`CrossEntropy`] gives them.
 #[derive(Debug)]
@@ -83,8 +89,11 @@ impl Op for LinearCrossEntropy {
         };
         let mut totals = Tensor::zeros([2], DType::F32).to_device(&x[0].device());
         let (mut dx, mut dw): (Vec<Tensor>, Option<Tensor>) = (Vec::new(), None);
-        for start in (0..input.dim(0)).step_by(self.rows) {
-            let len = self.rows.min(input.dim(0) - start);
+        // Pieces of nearly one size: a last one of a few rows would pass over the whole gradient, too.
+        let n = input.dim(0);
+        let even = n.div_ceil(n.div_ceil(self.rows).max(1)).next_multiple_of(16).min(self.rows);
+        for start in (0..n).step_by(even.max(1)) {
+            let len = even.min(n - start);
             let input = input.narrow(0, start, len);
             let targets = targets.narrow(0, start, len);
             let mut logits = apply1(MatmulTransposed { bf16 }, &[&input, w]); // [len, V]
@@ -156,7 +165,7 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn linear_cross_entropy(&self, w: &Self, targets: &Self, bf16: bool) -> (Self, Self) {
-        let rows = (LOGITS / w.dim(0).max(1)).max(16);
+        let rows = rows_of_logits([w.dim(0), w.dim(-1)], w.requires_grad());
         super::pair(apply(LinearCrossEntropy { rows, bf16 }, &[self, w, targets]))
     }
 }

@@ -45,7 +45,7 @@ pub use cross_entropy::{CrossEntropy, CrossEntropyGrad, CrossEntropyInto};
 pub use embedding::Embedding;
 pub use gather::Gather;
 pub use kv_write::{KvWrite, kv_write};
-pub use linear_cross_entropy::LinearCrossEntropy;
+pub use linear_cross_entropy::{LinearCrossEntropy, rows_of_logits};
 pub use matmul::{Matmul, MatmulAdd, MatmulTransposed};
 pub use pack::{Pack, pack_all};
 pub use paged_attention::{PagedAttention, Pages};
