@@ -6,6 +6,16 @@ use super::{AHEAD, LANES, Sums};
 use crate::DType;
 use std::arch::x86_64::*;
 
+/// Repeats `$body` with the constant `$i` each of the numbers: what is chosen by it is chosen when it is compiled.
+macro_rules! repeat {
+    ($i:ident in [$($number:literal),*] $body:block) => {
+        $({
+            const $i: usize = $number;
+            $body
+        })*
+    };
+}
+
 /// See [`super::Isa::tile_i8`].
 ///
 /// # Safety

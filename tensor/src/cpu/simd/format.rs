@@ -76,17 +76,6 @@ pub const fn q6k_bits(s: usize, g: usize) -> (usize, usize) {
     (s / 4 * 24 + g, s % 4 * 2)
 }
 
-/// Repeats `$body` with the constant `$i` each of the numbers: what is chosen by it is chosen when it is compiled.
-macro_rules! repeat {
-    ($i:ident in [$($number:literal),*] $body:block) => {
-        $({
-            const $i: usize = $number;
-            $body
-        })*
-    };
-}
-pub(super) use repeat;
-
 /// Calls `$f::<FORMAT>` for the format of `$dtype`.
 macro_rules! with_format {
     ($dtype:expr, $f:ident($($arg:expr),*)) => {
