@@ -39,6 +39,7 @@ impl Lines {
     pub(crate) const LINE: usize = 64;
 
     /// Asks for part `i` of `parts`.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn ask(self, i: usize, parts: usize) {
         for row in i * self.rows / parts..(i + 1) * self.rows / parts {
