@@ -167,7 +167,7 @@ fn muon_s_state_is_one_moment_and_the_master_and_goes_on_to_the_bit() {
 /// later; its neighbours are updated as without it.
 #[test]
 fn large_matrix_learns_as_a_small_one() {
-    const ROWS: usize = (1 << 22) / 8;
+    const ROWS: usize = Optimizer::LARGE / 8;
     let make = || [param("output.weight", &[ROWS, 8]), param("layers.0.wo.weight", &[4, 8])];
     // Two uses of the matrix, so that its gradient comes in two pieces; the first 4 rows stand for a small one.
     let x = |n: usize| Tensor::new(&gradient(&param("x", &[3, n]), n), [3, n]);
@@ -190,6 +190,11 @@ fn large_matrix_learns_as_a_small_one() {
             let norm = optimizer.grad_norm().unwrap();
             assert!(norm > 1.0, "{norm}");
             optimizer.apply(1e-2, 0.5).unwrap();
+            if p[0].get().dim(0) == ROWS {
+                assert!(optimizer.grad(&p[0]).is_none(), "the gradient is held on");
+                let message = optimizer.apply(1e-2, 0.5).unwrap_err().to_string();
+                assert!(message.contains("gather them first"), "{message}");
+            }
         }
         [p[0].get().narrow(0, 0, 4), p[1].get()].map(|t| t.to_vec::<f32>().unwrap())
     };

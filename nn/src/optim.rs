@@ -55,9 +55,6 @@ struct Group {
     grad: Option<Tensor>,
 }
 
-/// Elements from which on a matrix that AdamW updates has a memory of its own: 16 MB.
-const LARGE: usize = 1 << 22;
-
 /// A parameter's place in the flat memory.
 struct Slot {
     param: Param,
@@ -96,7 +93,7 @@ impl Group {
 
     /// Adds `dx` to the gradient of the parameter that begins at `start`; without `keep`, what was there is
     /// forgotten.
-    fn gather(&mut self, start: usize, dx: Tensor, keep: bool) {
+    fn gather(&mut self, start: usize, mut dx: Tensor, keep: bool) {
         let whole = !keep && dx.shape() == &*self.slots[0].shape && self.slots.len() == 1;
         if whole && dx.is_alone() && dx.spec().is_contiguous() {
             self.grad = Some(dx.reshape([dx.spec().numel()]).detach());
@@ -114,7 +111,8 @@ impl Group {
 
     /// One step, while no parameter is a view.
     fn apply(&mut self, step: u64, lr: f64, scale: f64) {
-        let Self { rule, slots, master, moments, grad: Some(grad) } = self else { return };
+        let Self { rule, slots, master, moments, grad } = self;
+        let grad = grad.as_ref().expect("Optimizer::apply looks whether there is one");
         match *rule {
             Rule::AdamW(op) => {
                 let [m, v] = &mut moments[..] else { unreachable!("AdamW has two moments") };
@@ -150,6 +148,9 @@ impl Group {
 }
 
 impl Optimizer {
+    /// Elements from which on a matrix that AdamW updates has a memory of its own: 16 MB.
+    pub const LARGE: usize = 1 << 22;
+
     /// Makes `params` trainable; they become views of the flat memory.
     ///
     /// # Errors
@@ -177,7 +178,7 @@ impl Optimizer {
         let plain = if decay_vectors { op } else { still };
         let muon = Rule::Muon { momentum: muon.unwrap_or(0.0), weight_decay: op.weight_decay };
         let (large, tables): (Vec<_>, Vec<_>) =
-            tables.into_iter().partition(|p| p.get().spec().numel() >= LARGE);
+            tables.into_iter().partition(|p| p.get().spec().numel() >= Self::LARGE);
         let large = large.into_iter().map(|p| (Rule::AdamW(op), vec![p]));
         let groups = [(muon, maps), (Rule::AdamW(op), tables), (Rule::AdamW(plain), rest)];
         let groups = large.chain(groups).filter(|(_, params)| !params.is_empty());
@@ -264,13 +265,16 @@ impl Optimizer {
     /// weight of the batch, times a clipping factor).
     ///
     /// # Errors
-    /// If `lr` or `scale` is not finite; nothing is changed then.
+    /// If `lr` or `scale` is not finite, or no gradients were gathered; nothing is changed then.
     ///
     /// # Panics
     /// If a parameter's value is still held elsewhere, such as by the loss: drop that first.
     pub fn apply(&mut self, lr: f64, scale: f64) -> Result<()> {
         if !(lr.is_finite() && scale.is_finite()) {
             return Err(Error::invalid(format!("a step with learning rate {lr}, scale {scale}")));
+        }
+        if self.groups.iter().any(|g| g.grad.is_none()) {
+            return Err(Error::invalid("a step without gradients; gather them first"));
         }
         self.steps += 1;
         for group in &mut self.groups {

@@ -250,7 +250,7 @@ pub(crate) fn exclusive<'a>(op: &str, t: &'a mut Tensor) -> InPlace<'a> {
 }
 
 /// The elements of `t` if no other tensor has them.
-fn alone(t: &mut Tensor) -> Option<InPlace<'_>> {
+pub(crate) fn alone(t: &mut Tensor) -> Option<InPlace<'_>> {
     let Inner { spec, storage, offset, .. } = Arc::get_mut(&mut t.0)?;
     let storage = Arc::get_mut(storage).filter(|s| !matches!(s, Storage::File { .. }))?;
     Some(InPlace { spec: *spec, offset: *offset, storage })

@@ -3,6 +3,7 @@
 //! A tensor knows the op that made it and that op's inputs when a gradient can flow through it; that
 //! record is all autograd needs.
 
+use crate::apply::alone;
 use crate::storage::{FileBytes, Owned, Storage};
 use crate::{
     DType, Dims, Element, Error, Op, Result, Spec, View, apply_dyn, no_grad, prefetch, wait,
@@ -227,9 +228,9 @@ impl Tensor {
         Arc::ptr_eq(&self.0.storage, &other.0.storage)
     }
 
-    /// Whether no other tensor shares this one or its storage.
-    pub fn is_alone(&self) -> bool {
-        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.storage) == 1
+    /// Whether no other tensor has these elements, and no file, so that they may be changed in place.
+    pub fn is_alone(&mut self) -> bool {
+        alone(self).is_some()
     }
 
     /// Gives pages of a mapped file back to the system until they are read again.

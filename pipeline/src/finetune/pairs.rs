@@ -3,10 +3,8 @@
 use crate::data::{Batch, IGNORE};
 use crate::train::{Forward, Outcome};
 use puyu_autograd::checkpoint;
+use puyu_tensor::ops::rows_of_logits;
 use puyu_tensor::{Error, Result, Tensor};
-
-/// Logits that exist at a time: 64 MB of them.
-const LOGITS: usize = 1 << 24;
 
 /// A pair's loss and how it changes with the numbers of the chosen and the rejected answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -56,7 +54,7 @@ pub(super) fn log_probabilities(forward: &Forward, batch: &Batch, adapters: bool
         .map(|((row, sequence), target)| (row, sequence, *target))
         .collect();
     let bf16 = forward.ctx(batch).learns_in_bf16(&head);
-    let at_once = (LOGITS / head.dim(0)).max(16);
+    let at_once = rows_of_logits([head.dim(0), head.dim(1)], head.requires_grad());
     let parts = rows.chunks(at_once).map(|rows| {
         let list = |f: fn(&(u32, u32, u32)) -> u32| -> Tensor {
             Tensor::new(&rows.iter().map(f).collect::<Vec<_>>(), [rows.len()])

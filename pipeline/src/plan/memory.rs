@@ -4,6 +4,7 @@
 
 use super::shape::{Parameters, matrices};
 use puyu_models::Config;
+use puyu_nn::Optimizer;
 use puyu_tensor::ops::rows_of_logits;
 
 /// Bytes of an F32.
@@ -12,10 +13,6 @@ const F32: f64 = 4.0;
 /// Bits of a weight in NF4 with double quantization: codes, and for 64 of them a scale in 8 bits,
 /// whose own scales (F32) are shared by 256 (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 pub const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
-
-/// Numbers from which on a matrix that AdamW updates has a memory of its own, as the optimizer has it: its gradient is
-/// taken over as it comes, and before that it has none.
-const LARGE: usize = 1 << 22;
 
 /// The program itself, its threads and its tokenizer.
 const PROGRAM: f64 = 8e6;
@@ -197,12 +194,12 @@ struct Loss {
     passing: f64,
 }
 
-/// Numbers of the head's gradient beside the memory that it is added to.
+/// Numbers of the head's gradient beside the memory that it is added to; that of a large one is taken over.
 fn head(c: &Config, s: &Setting) -> f64 {
     let n = c.vocab_size * c.hidden_size;
     match s.method {
         Method::Adapters { .. } => 0.0,
-        _ if n >= LARGE => 0.0,
+        _ if n >= Optimizer::LARGE => 0.0,
         _ => n as f64,
     }
 }

@@ -42,7 +42,8 @@ const LOGITS: usize = 1 << 23;
 /// quarter of its size add nothing to the memory that counts, and adding to it once per piece then costs little
 /// beside the products.
 pub fn rows_of_logits([v, h]: [usize; 2], trained: bool) -> usize {
-    (LOGITS / v.max(1)).max(16).max(if trained { h / 4 } else { 0 })
+    let least = if trained { h / 4 } else { 1 };
+    (LOGITS / v.max(1)).max(least).next_multiple_of(16)
 }
 
 /// Sum and count of the cross-entropy of x·wᵀ against targets, as [`CrossEntropy`] gives them.
