@@ -229,9 +229,9 @@ impl Cost {
             }
             Prefill(_) if self.blocks => 1e9 * ceiling("i8_gop_s") / self.operations,
             Prefill(_) => {
-                let bf16 = ceiling("bf16_gflop_s");
-                let fast = compute == "fast" && bf16.is_finite();
-                1e9 * if fast { bf16 } else { ceiling("f32_gflop_s") } / self.operations
+                // NaN where the CPU has no products of BF16.
+                let bf16 = if compute == "fast" { ceiling("bf16_gflop_s") } else { f64::NAN };
+                1e9 * ceiling("f32_gflop_s").max(bf16) / self.operations
             }
         }
     }

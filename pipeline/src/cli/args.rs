@@ -45,7 +45,7 @@ pub enum ComputeArg {
     Exact,
     /// Activations rounded to int8 for weights of block formats, f32 for others
     Auto,
-    /// As auto, and floats rounded to bf16 where the CPU multiplies such (AVX-512 BF16)
+    /// As auto, and floats rounded to bf16 where the CPU multiplies such twice as fast (Zen 4 and later)
     Fast,
 }
 

@@ -8,7 +8,7 @@ use crate::cpu::ahead;
 use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
 use crate::cpu::gemm_f32;
 use crate::cpu::operands::{Left, Right, Rows};
-use crate::cpu::pairs::{self, LeftPairs, RightPairs};
+use crate::cpu::pairs::{LeftPairs, RightPairs, Rounded};
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
@@ -57,10 +57,12 @@ pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool
     if isa.dots() {
         return multiply_pairs(isa, x, w, y.data(), add);
     }
-    let (left, right) = (pairs::rounded(x), pairs::rounded(w));
-    let x = View { spec: x.spec, bytes: bytemuck::cast_slice(&left) };
-    let w = View { spec: w.spec, bytes: bytemuck::cast_slice(&right) };
-    add_to(isa, &x, &w, y.data(), add);
+    let y = y.data();
+    let sizes @ [_, m, k, _] = sizes(w, y);
+    if m > 0 {
+        let right = |product: usize| Rounded(Right::new(w, product * k));
+        gemm_f32::multiply((isa, false), &Rounded(Left::new(x, m)), right, sizes, 1, y, add);
+    }
 }
 
 /// `y = x · w`, or with `add` y + x · w, all F32.

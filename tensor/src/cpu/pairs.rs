@@ -3,9 +3,8 @@
 //! What is BF16 already and lies in pairs is read as it is; all else is copied here, F32 being rounded on the way, so
 //! that training in bf16 needs no second copy of weights or activations.
 
-use crate::cpu::operands::{Block, FEW, Pack, Places, Rows, lines, matrix};
+use crate::cpu::operands::{Block, FEW, Left, Pack, Places, Right, Rows, lines, matrix};
 use crate::cpu::panel::LANES;
-use crate::cpu::pool::par_each;
 use crate::cpu::simd::{Isa, Lines, versions};
 use crate::quant::nearest_bf16;
 use crate::{DType, Element, View};
@@ -261,12 +260,39 @@ fn halves<T>(row: &[T; 2 * LANES]) -> (&[T; LANES], &[T; LANES]) {
     (&first[0], &second[0])
 }
 
-/// The values of an F32 view rounded to BF16, as F32 with the same strides.
-pub(super) fn rounded(v: &View) -> Vec<f32> {
-    let from = v.data::<f32>();
-    let mut out = vec![0.0; from.len()];
-    par_each(out.chunks_mut(1 << 14).zip(from.chunks(1 << 14)), |(to, from)| {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_bits(from.half() << 16));
-    });
-    out
+/// An operand of F32 that is rounded to BF16 in the copies that kernels read, for products of floats.
+pub(super) struct Rounded<T>(pub T);
+
+impl Rows for Rounded<Left<'_>> {
+    fn block<'s>(
+        &'s self,
+        isa: Isa,
+        product: usize,
+        rows: Range<usize>,
+        ks: Range<usize>,
+        _: bool,
+        copy: &'s mut Vec<f32>,
+    ) -> Block<'s> {
+        // What is said to be read often is copied.
+        let Block { tile, row, step, .. } = self.0.block(isa, product, rows, ks, true, copy);
+        round(copy);
+        Block { data: copy, tile, row, step }
+    }
+}
+
+impl Pack for Rounded<Right<'_>> {
+    fn lines(&self, ks: Range<usize>, columns: Range<usize>) -> Option<Lines> {
+        self.0.lines(ks, columns)
+    }
+    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
+        self.0.pack(isa, ks, columns, out);
+        round(out);
+    }
+}
+
+versions! {
+    /// Every value as the nearest BF16.
+    fn round(x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x = f32::from_bits(x.half() << 16));
+    }
 }
