@@ -6,17 +6,17 @@ use puyu_tensor::op::{Bind, Dispatch, Grad, Kernels, Outs, Param};
 use puyu_tensor::{
     DType, Device, ErrorKind, Op, Spec, Tensor, View, ViewMut, apply_to, apply1, wait,
 };
-use puyu_tests::{gpu, numbers};
+use puyu_tests::{Turn, gpu, numbers};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-fn open() -> Option<(Gpu, Device)> {
-    let gpu = gpu(false)?;
-    Some((gpu.clone(), Device::Gpu(gpu)))
+fn open() -> Option<(Turn, Gpu, Device)> {
+    let (turn, gpu) = gpu(false)?;
+    Some((turn, gpu.clone(), Device::Gpu(gpu)))
 }
 
 #[test]
 fn many_ops_are_one_submit() {
-    let Some((gpu, device)) = open() else { return };
+    let Some((_turn, gpu, device)) = open() else { return };
     let mut x = Tensor::zeros([100], DType::F32).to_device(&device);
     let before = gpu.counts();
     for _ in 0..300 {
@@ -30,7 +30,7 @@ fn many_ops_are_one_submit() {
 
 #[test]
 fn a_long_recording_is_submitted_in_parts() {
-    let Some((gpu, device)) = open() else { return };
+    let Some((_turn, gpu, device)) = open() else { return };
     let mut x = Tensor::zeros([3], DType::F32).to_device(&device);
     let before = gpu.counts();
     for _ in 0..5000 {
@@ -43,7 +43,7 @@ fn a_long_recording_is_submitted_in_parts() {
 
 #[test]
 fn uploads_between_ops_keep_their_order() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     // Each round frees a buffer that a command still waiting to be submitted reads; an upload that
     // took it at once would change what that command sees.
     let mut sums = Vec::new();
@@ -58,7 +58,7 @@ fn uploads_between_ops_keep_their_order() {
 
 #[test]
 fn every_dtype_comes_back_as_it_was() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     let x = Tensor::new(&numbers(3 * 256, 1), [3, 256]);
     for dtype in DType::WEIGHTS {
         let x = x.to_dtype(dtype);
@@ -75,7 +75,7 @@ fn every_dtype_comes_back_as_it_was() {
 
 #[test]
 fn rounding_to_half_precision_is_that_of_the_cpu() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     // Every sign and exponent, with mantissas at and beside the ties.
     let mantissas = [0, 1, 0xfff, 0x1000, 0x1001, 0x3000, 0x7fff, 0x8000, 0x8001, 0x7fffff];
     let bits = (0..512u32).flat_map(|e| mantissas.map(|m| e << 23 | m));
@@ -93,7 +93,7 @@ fn rounding_to_half_precision_is_that_of_the_cpu() {
 
 #[test]
 fn large_grids_fold() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     let n = 65_535 * 256 + 300;
     let x = Tensor::full([1], 1.0).to_device(&device).broadcast_to([n]);
     let y = (&x + &x).to_vec::<f32>().unwrap();
@@ -103,7 +103,7 @@ fn large_grids_fold() {
 
 #[test]
 fn an_op_without_a_kernel_is_an_error_of_the_next_read() {
-    let Some((gpu, device)) = open() else { return };
+    let Some((_turn, gpu, device)) = open() else { return };
     let x = Tensor::zeros([2, 32], DType::F32).to_device(&device);
     let y = x.exp();
     let z = apply1(Wrong { kernel: false }, &[&x]).exp();
@@ -117,7 +117,7 @@ fn an_op_without_a_kernel_is_an_error_of_the_next_read() {
 
 #[test]
 fn a_tensor_over_the_limits_is_an_error_of_the_next_read() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     let one = Tensor::full([1], 1.0).to_device(&device);
     let huge = one.broadcast_to([1 << 20, 1 << 20]).contiguous();
     let e = huge.to_vec::<f32>().unwrap_err();
@@ -165,7 +165,7 @@ impl Op for Wrong {
 
 #[test]
 fn check_mode_stops_at_the_first_op_that_differs() {
-    let Some(gpu) = gpu(true) else { return };
+    let Some((_turn, gpu)) = gpu(true) else { return };
     let device = Device::Gpu(gpu);
     let x = Tensor::full([5], 3.0).to_device(&device).affine(1.0, 1.0);
     let wrong = catch_unwind(AssertUnwindSafe(|| apply1(Wrong { kernel: true }, &[&x])));
@@ -175,7 +175,7 @@ fn check_mode_stops_at_the_first_op_that_differs() {
 
 #[test]
 fn an_op_in_place_changes_what_it_was_given() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     let x = Tensor::full([5], 3.0).to_device(&device);
     let mut y = Tensor::zeros([5], DType::F32).to_device(&device);
     apply_to(Wrong { kernel: true }, &mut [&mut y], &[&x]);
@@ -191,7 +191,7 @@ fn an_op_in_place_changes_what_it_was_given() {
 
 #[test]
 fn inputs_on_two_devices_are_refused() {
-    let Some((_, device)) = open() else { return };
+    let Some((_turn, _, device)) = open() else { return };
     let x = Tensor::zeros([2], DType::F32);
     let mixed = catch_unwind(AssertUnwindSafe(|| &x + &x.to_device(&device)));
     let message = *mixed.unwrap_err().downcast::<String>().unwrap();

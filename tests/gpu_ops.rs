@@ -46,7 +46,7 @@ fn equals_cpu(run: &Run, device: &Device, layouts: bool) -> Result<(), String> {
 
 #[test]
 fn every_kernel_equals_the_cpu() {
-    let Some(gpu) = gpu(true) else { return };
+    let Some((_turn, gpu)) = gpu(true) else { return };
     let device = Device::Gpu(gpu);
     let (mut with, mut without) = (BTreeSet::new(), BTreeSet::new());
     for entry in CATALOG {
@@ -73,7 +73,7 @@ fn every_kernel_equals_the_cpu() {
 
 #[test]
 fn every_kernel_equals_the_cpu_at_random_sizes() {
-    let Some(gpu) = gpu(true) else { return };
+    let Some((_turn, gpu)) = gpu(true) else { return };
     let device = Device::Gpu(gpu);
     let config = Config { cases: RANDOM, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);

@@ -13,7 +13,7 @@ pub mod world;
 pub use cases::{Run, SIZES, bits, close, make, numbers, other_layouts, tolerance, values};
 pub use gguf::GgufBuilder;
 pub use golden::{Golden, fixtures, shared, smollm2, worst};
-pub use gpu::gpu;
+pub use gpu::{Turn, gpu};
 pub use torch::{TorchTensor, torch_pickle, torch_zip};
 pub use train_goldens::{TrainGolden, train_data, train_goldens};
 pub use vocab::{byte_vocab, gguf_vocab};

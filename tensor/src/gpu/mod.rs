@@ -143,8 +143,13 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+/// The one instance of the process, never dropped: drivers fail when instances are made on several threads at once
+/// (<https://github.com/gfx-rs/wgpu/issues/5930>).
+fn instance() -> &'static wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+    })
 }
 
 async fn adapters() -> Vec<wgpu::Adapter> {
