@@ -119,8 +119,13 @@ unsafe fn dots<const F: u8, const M: usize, const FROM: usize, const TO: usize>(
 }
 
 /// Bytes to what memory is asked for. A half of a block of Q6_K is read at once, and its codes then looked at again.
+/// Codes of four bits read 4 KB ahead are a tenth faster on a Xeon than 2 KB ahead, and as fast on a Zen 4.
 const fn ahead_of(f: u8) -> isize {
-    if f == Q6K { 3 * AHEAD } else { AHEAD }
+    match f {
+        Q6K => 3 * AHEAD,
+        Q8_0 => AHEAD,
+        _ => 2 * AHEAD,
+    }
 }
 
 /// Asks memory for the line at `at`: into the second-level cache, which more lines can be on their way to, if
