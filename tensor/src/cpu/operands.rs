@@ -276,6 +276,13 @@ impl Pack for Right<'_> {
                 }
                 continue;
             }
+            if n_step == 1 && width == LANES {
+                for (k, out) in ks.clone().zip(out) {
+                    let from = data[k * k_step + first..].first_chunk();
+                    *out = *from.expect("a row has all columns of the panel");
+                }
+                continue;
+            }
             for (k, out) in ks.clone().zip(out) {
                 *out = [0.0; LANES];
                 let from = data[k * k_step + first * n_step..].iter().step_by(n_step.max(1));

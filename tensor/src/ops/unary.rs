@@ -1,6 +1,7 @@
 //! Functions of one value, elementwise.
 
 use crate::cpu::pool::par_rows;
+use crate::cpu::simd::versions;
 use crate::kernels::{Bind, Kernels, Param, grid};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
@@ -77,6 +78,12 @@ impl Unary {
     }
 }
 
+versions! {
+    fn affine(x: &[f32], y: &mut [f32], mul: f32, add: f32) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = mul * x + add);
+    }
+}
+
 impl Op for Unary {
     fn name(&self) -> &'static str {
         match self {
@@ -99,10 +106,9 @@ impl Op for Unary {
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let x = x[0].data::<f32>();
-        par_rows(y[0].data(), 1, 4096, |first, y| {
-            for (y, &x) in y.iter_mut().zip(&x[first..]) {
-                *y = self.eval(x);
-            }
+        par_rows(y[0].data(), 1, 4096, |first, y| match *self {
+            Self::Affine { mul, add } => affine(&x[first..], y, mul, add),
+            _ => y.iter_mut().zip(&x[first..]).for_each(|(y, x)| *y = self.eval(*x)),
         });
     }
     fn gpu(&self, _: &[Spec], y: &[Spec]) -> Option<Kernels> {
