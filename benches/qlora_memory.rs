@@ -7,7 +7,7 @@
 //! PUYU_THREADS sets the threads (default 2).
 
 use puyu::cli::memory;
-use puyu::finetune::{FinetuneConfig, prepare};
+use puyu::finetune::{FinetuneConfig, Method as Goal, prepare};
 use puyu::plan::{Memory, Method, Setting};
 use puyu::train::config::ConfigText;
 use puyu::train::{TrainConfig, Trainer};
@@ -140,8 +140,9 @@ fn main() -> ExitCode {
     let mut off = false;
     for (seq_len, checkpointed) in SETTINGS {
         let method = Method::qlora(RANK);
+        let (goal, muon, batch) = (Goal::Sft, false, 1);
         let setting =
-            Setting { method, muon: false, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 };
+            Setting { method, goal, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 };
         let planned = Memory::of(&config, &setting);
         let text = CONFIG
             .replace("MODEL", &at("model").to_string_lossy())

@@ -358,8 +358,11 @@ fn plan_reads_configs_of_fine_tuning() {
     assert!(text.contains("\nQLoRA of rank 4, 4.125 bits a weight at"), "{text}");
     let text = ok(&["plan", config, "--cfg-options", "lora.base=stored"]);
     assert!(text.contains("\nLoRA of rank 4, f32 at"), "{text}");
-    let dpo = fails(1, &["plan", config, "--cfg-options", "finetune.method=dpo"]);
-    assert!(dpo.contains("finetune.method = dpo"), "{dpo}");
+    for (method, named) in [("dpo", "DPO"), ("orpo", "ORPO"), ("reward", "a reward model")] {
+        let text = ok(&["plan", config, "--cfg-options", &format!("finetune.method={method}")]);
+        let wanted = format!("\nLoRA of rank 4, f32 for {named} at 3 pairs of 2 x 64 tokens");
+        assert!(text.contains(&wanted) && text.contains("pairs that fit"), "{text}");
+    }
 }
 
 #[test]

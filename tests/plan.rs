@@ -1,6 +1,6 @@
 //! What `puyu plan` counts, against published numbers, and the configs that come with puyu.
 
-use puyu::finetune::FinetuneConfig;
+use puyu::finetune::{FinetuneConfig, Method as Goal};
 use puyu::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
@@ -94,7 +94,8 @@ fn flops_are_six_for_each_weight_and_attention() {
 }
 
 fn setting(method: Method, seq_len: usize, checkpointed: usize) -> Setting {
-    Setting { method, muon: false, batch: 1, seq_len, checkpointed, ranks: 1, zero: 0 }
+    let (goal, muon, batch) = (Goal::Sft, false, 1);
+    Setting { method, goal, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
 }
 
 /// XTuner's claim for 7B: QLoRA in 8 GB, where LoRA on BF16 weights and all weights do not fit. Adapters
@@ -154,4 +155,32 @@ fn checkpointing_keeps_inputs_only() {
     let layer: usize = kept(&c, Method::Full).iter().map(|k| k.1).sum();
     let saved = activations(1) - activations(2);
     assert_eq!(saved, 4.0 * 256.0 * (layer - c.hidden_size) as f64);
+}
+
+/// A pair is two rows; DPO of all weights holds a frozen copy of them, adapters are switched off instead.
+#[test]
+fn pairs_are_two_rows_and_dpo_of_all_weights_holds_a_copy() {
+    let (_, c) = shipped("small");
+    let of = |method, goal| {
+        let sft = setting(method, 256, 0);
+        let s = Setting { goal, ..sft };
+        let two = Setting { batch: 2, ..sft };
+        (Memory::of(&c, &s), Memory::of(&c, &two), [s, two].map(|s| step_flops(&c, &s, 1)))
+    };
+    for method in [Method::Full, Method::lora(16)] {
+        for goal in [Goal::Dpo, Goal::Orpo, Goal::Reward] {
+            let (m, two, [flops, flops_of_two]) = of(method, goal);
+            assert_eq!(m.activations, two.activations, "{goal:?}");
+            let copies = if (method, goal) == (Method::Full, Goal::Dpo) { 2.0 } else { 1.0 };
+            assert_eq!(m.weights, copies * two.weights, "{method:?} {goal:?}");
+            let more = flops / flops_of_two;
+            match (goal, method) {
+                // A forward pass more than three, or than a little over two.
+                (Goal::Dpo, Method::Full) => assert!((1.33..1.6).contains(&more), "{more}"),
+                (Goal::Dpo, _) => assert!((1.4..1.9).contains(&more), "{more}"),
+                (Goal::Orpo, _) => assert!((1.01..1.4).contains(&more), "{more}"),
+                _ => assert_eq!(more, 1.0),
+            }
+        }
+    }
 }

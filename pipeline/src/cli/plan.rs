@@ -1,7 +1,7 @@
 //! `puyu plan`: what a training run will need, before it is run and without its weights.
 
 use super::output;
-use crate::finetune::{self, FinetuneConfig, LoraConfig};
+use crate::finetune::{FinetuneConfig, LoraConfig, Method as Goal};
 use crate::hub;
 use crate::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
@@ -124,14 +124,6 @@ impl PlanArgs {
         let (all, _) = text.parse::<FinetuneConfig>(&self.cfg_options)?;
         let c = all.shared();
         c.check()?;
-        let method = all.finetune.method;
-        if method != finetune::Method::Sft {
-            return Err(Error::unsupported(format!(
-                "a plan for finetune.method = {}, which sees each row twice or more; the plan of its [model], \
-                 [lora] and twice the batch comes near: add --cfg-options finetune.method=sft",
-                format!("{method:?}").to_lowercase()
-            )));
-        }
         let json = match &c.model.from {
             Some(from) => shape(from).context("model.from")?,
             None => c.model.fresh(c.model.vocab_size.unwrap_or(1), c.data.seq_len)?,
@@ -142,12 +134,15 @@ impl PlanArgs {
             ));
         }
         let mut planned = Planned::of(Config::from_json(&json).context("[model]")?);
+        let goal = all.finetune.method;
+        planned.config.reward |= goal == Goal::Reward;
         planned.accumulate = c.train.accumulate;
         planned.setting = Setting {
             method: match &all.lora {
                 Some(lora) => adapters(lora, c.model.dtype.into(), c.model.from.as_deref())?,
                 None => Method::Full,
             },
+            goal,
             muon: c.optimizer.name == OptimizerName::Muon,
             batch: c.train.batch,
             seq_len: c.data.seq_len,
@@ -173,10 +168,17 @@ impl PlanArgs {
             decimal((p.embedding + p.head) as f64),
         ));
         line(format!(
-            "{}{} at {} rows x {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
+            "{}{}{} at {} {} {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
             name(s.method),
+            match s.goal {
+                Goal::Sft => "",
+                Goal::Dpo => " for DPO",
+                Goal::Orpo => " for ORPO",
+                Goal::Reward => " for a reward model",
+            },
             if s.muon { " by Muon" } else { "" },
             s.batch,
+            if s.in_pairs() { "pairs of 2 x" } else { "rows x" },
             s.seq_len,
             s.checkpointed,
             c.layers,
@@ -190,14 +192,14 @@ impl PlanArgs {
         }
         line(format!("  {:<16} {:>10}\n", "together", bytes(memory.total())));
         let numbers: usize = kept(c, s.method).iter().map(|k| k.1).sum();
-        let tokens = 4.0 * (s.batch * s.seq_len) as f64;
+        let tokens = 4.0 * s.tokens() as f64;
         line(format!(
             "a layer keeps {}, or {} if it is checkpointed",
             bytes(tokens * numbers as f64),
             bytes(tokens * c.hidden_size as f64),
         ));
         let seconds = step_seconds(c, s, *accumulate, device);
-        let step_tokens = (s.batch * s.seq_len * accumulate) as f64;
+        let step_tokens = (s.tokens() * accumulate) as f64;
         line(format!(
             "a token is {}, a step of {} tokens {} with what is computed again",
             quantity(train_flops(c, s.seq_len), "FLOP"),
@@ -225,8 +227,8 @@ impl PlanArgs {
             setting.seq_len,
             "",
             "trained",
-            "one row",
-            "rows that fit",
+            if setting.in_pairs() { "one pair" } else { "one row" },
+            if setting.in_pairs() { "pairs that fit" } else { "rows that fit" },
         );
         let methods = [Method::Full, Method::lora(self.lora_rank), Method::qlora(self.lora_rank)];
         for method in methods {
@@ -256,7 +258,8 @@ impl Planned {
         let method = Method::Full;
         let (batch, seq_len) = (1, 2048);
         let (muon, checkpointed, ranks, zero) = (false, 0, 1, 0);
-        let setting = Setting { method, muon, batch, seq_len, checkpointed, ranks, zero };
+        let goal = if config.reward { Goal::Reward } else { Goal::Sft };
+        let setting = Setting { method, goal, muon, batch, seq_len, checkpointed, ranks, zero };
         Self { config, setting, accumulate: 1 }
     }
 }

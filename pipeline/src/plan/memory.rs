@@ -3,6 +3,7 @@
 //! `benches/plan_memory.rs` holds the sums to the peaks of real processes.
 
 use super::shape::{Parameters, matrices};
+use crate::finetune::Method as Goal;
 use puyu_models::Config;
 use puyu_nn::Optimizer;
 use puyu_tensor::ops::rows_of_logits;
@@ -51,9 +52,11 @@ impl Method {
 pub struct Setting {
     /// What is trained.
     pub method: Method,
+    /// What it learns from.
+    pub goal: Goal,
     /// Muon: matrices between hidden states have one moment, not AdamW's two.
     pub muon: bool,
-    /// Rows that go through the model at a time.
+    /// Rows that go through the model at a time, or pairs of them.
     pub batch: usize,
     /// Tokens of a row.
     pub seq_len: usize,
@@ -64,6 +67,24 @@ pub struct Setting {
     /// What they share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too
     /// (Rajbhandari et al. 2019, arXiv 1910.02054).
     pub zero: u8,
+}
+
+impl Setting {
+    /// Whether a step compares answers, two in each pair.
+    pub fn in_pairs(&self) -> bool {
+        self.goal != Goal::Sft
+    }
+
+    /// Tokens that go through the model at a time.
+    pub fn tokens(&self) -> usize {
+        let rows = if self.in_pairs() { 2 * self.batch } else { self.batch };
+        rows * self.seq_len
+    }
+
+    /// Whether a frozen copy of the model is there to be compared with; adapters are switched off instead.
+    fn has_copy(&self) -> bool {
+        self.goal == Goal::Dpo && self.method == Method::Full
+    }
 }
 
 /// Bytes of one process at its peak.
@@ -92,6 +113,7 @@ impl Memory {
         let trained = trained(c, setting.method) as f64;
         let share = |from: u8| if setting.zero >= from { 1.0 / setting.ranks as f64 } else { 1.0 };
         let weights = match setting.method {
+            Method::Full if setting.has_copy() => 2.0 * F32 * trained,
             Method::Full => F32 * trained,
             Method::Adapters { block_bits, other_bits, .. } => {
                 let blocks = p.blocks as f64 * block_bits / 8.0;
@@ -176,13 +198,13 @@ pub fn kept(c: &Config, method: Method) -> Vec<(&'static str, usize)> {
 /// What so many blocks keep if none is checkpointed.
 fn blocks(c: &Config, s: &Setting, n: usize) -> f64 {
     let block: usize = kept(c, s.method).iter().map(|k| k.1).sum();
-    F32 * (s.batch * s.seq_len * n * block) as f64
+    F32 * (s.tokens() * n * block) as f64
 }
 
 /// What all blocks keep, and the final norm's input and output.
 fn activations(c: &Config, s: &Setting) -> f64 {
     let again = s.checkpointed.min(c.layers);
-    let inputs = s.batch * s.seq_len * (again + 2) * c.hidden_size;
+    let inputs = s.tokens() * (again + 2) * c.hidden_size;
     blocks(c, s, c.layers - again) + F32 * inputs as f64
 }
 
@@ -204,12 +226,25 @@ fn head(c: &Config, s: &Setting) -> f64 {
     }
 }
 
+/// Logits, these without the largest of their row, and their exponentials.
+const LOGITS: f64 = 3.0;
+
 fn loss(c: &Config, s: &Setting) -> Loss {
-    let tokens = s.batch * s.seq_len;
+    let tokens = s.tokens();
     let trained = s.method == Method::Full;
+    let dx = (tokens * c.hidden_size) as f64;
+    if s.goal == Goal::Reward {
+        // A score for each row: nothing but the gradient of the last hidden states.
+        return Loss { saved: 0.0, passing: F32 * dx };
+    }
     let rows = rows_of_logits([c.vocab_size, c.hidden_size], trained).min(tokens);
     let (logits, head) = ((rows * c.vocab_size) as f64, head(c, s));
-    let dx = (tokens * c.hidden_size) as f64;
+    if s.in_pairs() {
+        // Each piece of logits keeps its hidden states, and gives a gradient of the whole head.
+        let another = if trained { c.vocab_size * c.hidden_size } else { 0 };
+        let passing = LOGITS * logits + another as f64 + dx;
+        return Loss { saved: F32 * (head + 2.0 * dx), passing: F32 * passing };
+    }
     // Logits become their gradient in place, and the head's gradient is added to in place.
     let passing = logits + dx;
     Loss { saved: F32 * (head + dx), passing: F32 * passing }
@@ -218,7 +253,7 @@ fn loss(c: &Config, s: &Setting) -> Loss {
 /// The backward pass of a block at its peak, which is in the feed-forward layer: gradients of the
 /// activation's parts and of a weight. That of the head, scaled by the loss's own, may be larger.
 fn backward(c: &Config, s: &Setting) -> f64 {
-    let tokens = s.batch * s.seq_len;
+    let tokens = s.tokens();
     let (h, f) = (c.hidden_size, c.intermediate_size);
     let weight = match s.method {
         Method::Adapters { .. } => 0,

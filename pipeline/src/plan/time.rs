@@ -3,6 +3,7 @@
 
 use super::memory::{Memory, Method, Setting, trained};
 use super::shape::forward_flops;
+use crate::finetune::Method as Goal;
 use puyu_models::Config;
 use puyu_tensor::{DType, Tensor};
 use std::time::Instant;
@@ -72,7 +73,8 @@ fn memory() -> Option<f64> {
 pub fn step_flops(c: &Config, s: &Setting, accumulate: usize) -> f64 {
     let (linear, attention) = forward_flops(c, s.seq_len);
     let again = s.checkpointed.min(c.layers) as f64 / c.layers as f64;
-    let head = 2.0 * (c.vocab_size * c.hidden_size) as f64;
+    let head = if c.reward { c.hidden_size } else { c.vocab_size * c.hidden_size };
+    let head = 2.0 * head as f64;
     // Frozen weights pass gradients on but need none of their own; adapters need both.
     let passes = match s.method {
         Method::Adapters { .. } => 2.0,
@@ -82,8 +84,15 @@ pub fn step_flops(c: &Config, s: &Setting, accumulate: usize) -> f64 {
         Method::Adapters { .. } => 6.0 * trained(c, s.method) as f64,
         _ => 0.0,
     };
-    let token = passes * linear + 3.0 * attention + adapters + again * (linear - head + attention);
-    token * (s.batch * s.seq_len * accumulate) as f64
+    // Losses over pairs compute logits twice, and DPO's the reference's besides.
+    let pairs = match s.goal {
+        Goal::Sft | Goal::Reward => 0.0,
+        Goal::Orpo => head,
+        Goal::Dpo => head + linear + attention,
+    };
+    let token =
+        passes * linear + 3.0 * attention + adapters + again * (linear - head + attention) + pairs;
+    token * (s.tokens() * accumulate) as f64
 }
 
 /// Seconds of a step of `accumulate` micro-batches on `device`: matrix products at its rate, then
