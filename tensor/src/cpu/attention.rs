@@ -18,50 +18,62 @@ pub const BLOCK: usize = 64;
 /// Keys of a span: what a decode over a long context may give to different threads.
 pub(crate) const SPAN: usize = 512;
 
-/// One query row: its values, and how many keys it sees (at least one).
-pub(crate) struct Query<'a> {
-    /// `[D]`
-    pub q: &'a [f32],
-    /// Keys 0 to `sees - 1` are visible.
-    pub sees: usize,
+/// Query rows.
+pub(crate) struct Queries {
+    /// `[rows][D]`, times the scale.
+    pub q: Vec<f32>,
+    /// D
+    pub d: usize,
+    /// Row i sees keys 0 to `sees[i] - 1`, at least one.
+    pub sees: Vec<usize>,
 }
 
-/// The softmax so far of query rows: maximum, sum of exponentials, and weighted values.
+/// The softmax so far of query rows.
 pub(crate) struct States {
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    /// `[row][width]`
-    out: Vec<f32>,
+    rows: usize,
     width: usize,
+    /// The maxima of all rows, their sums of exponentials, and weighted values `[row][width]`.
+    numbers: Vec<f32>,
 }
 
 impl States {
     fn new(rows: usize, width: usize) -> Self {
-        let max = vec![f32::NEG_INFINITY; rows];
-        Self { max, sum: vec![0.0; rows], out: vec![0.0; rows * width], width }
+        let mut numbers = vec![0.0; rows * (2 + width)];
+        numbers[..rows].fill(f32::NEG_INFINITY);
+        Self { rows, width, numbers }
     }
 
-    fn out(&mut self, row: usize) -> &mut [f32] {
-        &mut self.out[row * self.width..(row + 1) * self.width]
+    fn max(&self, row: usize) -> f32 {
+        self.numbers[row]
+    }
+
+    fn sum(&mut self, row: usize) -> &mut f32 {
+        &mut self.numbers[self.rows + row]
+    }
+
+    fn out(&mut self, rows: Range<usize>) -> &mut [f32] {
+        let all = &mut self.numbers[2 * self.rows..];
+        &mut all[rows.start * self.width..rows.end * self.width]
     }
 
     /// Rescales a row to a new maximum that is at least the old one.
     fn raise(&mut self, row: usize, max: f32) {
-        if self.max[row] != max {
-            let scale = exp(self.max[row] - max);
-            self.max[row] = max;
-            self.sum[row] *= scale;
-            self.out(row).iter_mut().for_each(|o| *o *= scale);
+        if self.max(row) != max {
+            let scale = exp(self.max(row) - max);
+            self.numbers[row] = max;
+            *self.sum(row) *= scale;
+            self.out(row..row + 1).iter_mut().for_each(|o| *o *= scale);
         }
     }
 
     /// Adds the state of a later span to a row.
     fn merge(&mut self, row: usize, later: &mut Self) {
-        let max = self.max[row].max(later.max[row]);
+        let max = self.max(row).max(later.max(row));
         self.raise(row, max);
         later.raise(row, max);
-        self.sum[row] += later.sum[row];
-        self.out(row).iter_mut().zip(later.out(row)).for_each(|(o, l)| *o += *l);
+        *self.sum(row) += *later.sum(row);
+        let (out, later) = (self.out(row..row + 1), later.out(row..row + 1));
+        out.iter_mut().zip(later).for_each(|(o, l)| *o += *l);
     }
 }
 
@@ -147,35 +159,26 @@ thread_local! {
 }
 
 /// Attention of `queries`. `y(row, out, logsumexp)` receives each row's result.
-pub(crate) fn attend(
-    queries: &[Query],
-    scale: f32,
-    blocks: &impl Blocks,
-    y: impl FnMut(usize, &[f32], f32),
-) {
-    let keys = queries.iter().map(|q| q.sees).max().unwrap_or(0);
-    let all = (0..keys.div_ceil(SPAN)).map(|index| span(queries, scale, index, blocks));
-    finish(queries, all, y);
+pub(crate) fn attend(queries: &Queries, blocks: &impl Blocks, y: impl FnMut(usize, &[f32], f32)) {
+    let keys = queries.sees.iter().max().copied().unwrap_or(0);
+    let all = (0..keys.div_ceil(SPAN)).map(|index| span(queries, index, blocks));
+    finish(queries.d, |row| queries.sees[row], all, y);
 }
 
 /// The states of `queries` over span `index` alone.
-pub(crate) fn span(queries: &[Query], scale: f32, index: usize, blocks: &impl Blocks) -> States {
-    let d = queries.first().map_or(0, |q| q.q.len());
-    let keys = queries.iter().map(|q| q.sees).max().unwrap_or(0).min((index + 1) * SPAN);
+pub(crate) fn span(queries: &Queries, index: usize, blocks: &impl Blocks) -> States {
+    let (d, rows) = (queries.d, queries.sees.len());
+    let keys = queries.sees.iter().max().copied().unwrap_or(0).min((index + 1) * SPAN);
     let width = d.next_multiple_of(LANES);
-    let mut states = States::new(queries.len(), width);
+    let mut states = States::new(rows, width);
     // Every block fills them; what is in them before does not matter.
     let [mut k, mut v] = BLOCKS.take();
     k.resize(d * BLOCK, 0.0);
     v.resize(d * BLOCK, 0.0);
     let mut padded = vec![0.0; if width == d { 0 } else { width * BLOCK }];
-    let mut q = vec![0.0; queries.len() * d];
-    for (to, from) in q.chunks_exact_mut(d.max(1)).zip(queries) {
-        to.iter_mut().zip(from.q).for_each(|(to, v)| *to = v * scale);
-    }
     for start in (index * SPAN..keys).step_by(BLOCK) {
         // A tile reads a block once, so that decoding it first would be more work.
-        let once = queries.len() <= TILE && width == d;
+        let once = rows <= TILE && width == d;
         let found = |start: usize| if once { blocks.in_place(start / BLOCK) } else { None };
         let [k, v] =
             match found(start) {
@@ -198,65 +201,63 @@ pub(crate) fn span(queries: &[Query], scale: f32, index: usize, blocks: &impl Bl
                     [Matrix::floats(&k, BLOCK), Matrix::floats(v, width)]
                 }
             };
-        for first in (0..queries.len()).step_by(TILE) {
-            let rows = first..(first + TILE).min(queries.len());
-            add_block(&queries[rows.clone()], rows, start, &q[first * d..], [k, v], &mut states);
+        for first in (0..rows).step_by(TILE) {
+            add_block(queries, first..(first + TILE).min(rows), start, [k, v], &mut states);
         }
     }
     BLOCKS.set([k, v]);
     states
 }
 
-/// Merges the states of all spans, in ascending order, and gives `y(row, out, logsumexp)` for each row.
+/// Merges the states of all spans of rows of `d` numbers, in ascending order, and gives `y(row, out, logsumexp)` for
+/// each row; row i sees `sees(i)` keys.
 pub(crate) fn finish(
-    queries: &[Query],
-    spans: impl Iterator<Item = States>,
+    d: usize,
+    sees: impl Fn(usize) -> usize,
+    mut spans: impl Iterator<Item = States>,
     mut y: impl FnMut(usize, &[f32], f32),
 ) {
-    let d = queries.first().map_or(0, |q| q.q.len());
-    let mut whole = States::new(queries.len(), d.next_multiple_of(LANES));
+    // Every row sees a key of the first span.
+    let Some(mut whole) = spans.next() else { return };
+    let rows = whole.rows;
     for (index, mut span) in spans.enumerate() {
-        for row in (0..queries.len()).filter(|&row| queries[row].sees > index * SPAN) {
+        for row in (0..rows).filter(|&row| sees(row) > (index + 1) * SPAN) {
             whole.merge(row, &mut span);
         }
     }
-    for row in 0..queries.len() {
-        let (max, sum) = (whole.max[row], whole.sum[row]);
-        let out = &mut whole.out(row)[..d];
+    for row in 0..rows {
+        let (max, sum) = (whole.max(row), *whole.sum(row));
+        let out = &mut whole.out(row..row + 1)[..d];
         out.iter_mut().for_each(|o| *o *= 1.0 / sum);
         y(row, out, max + sum.ln());
     }
 }
 
-/// Adds the block of keys from `start` on to at most [`TILE`] rows of `span`: `q` from the first of
-/// them on `[rows][D]`, `k [D][64]`, `v [64][width]`.
+/// Adds the block of keys from `start` on to `rows` of `span`, at most [`TILE`]: `k [D][64]`, `v [64][width]`.
 fn add_block(
-    queries: &[Query],
+    queries: &Queries,
     rows: Range<usize>,
     start: usize,
-    q: &[f32],
     [k, v]: [Matrix; 2],
     span: &mut States,
 ) {
-    let sees = |q: &Query| q.sees.saturating_sub(start).min(BLOCK);
-    let most = queries.iter().map(sees).max().unwrap_or(0);
+    let (d, all) = (queries.d, &queries.sees[rows.clone()]);
+    let sees = |sees: &usize| sees.saturating_sub(start).min(BLOCK);
+    let most = all.iter().map(sees).max().unwrap_or(0);
     if most == 0 {
         return;
     }
-    let d = queries[0].q.len();
     let mut scores = [[0.0; BLOCK]; TILE];
     let scores = &mut scores[..rows.len()];
-    multiply_add(q, d, k, d, scores.as_flattened_mut());
-    for ((row, scores), query) in rows.clone().zip(&mut *scores).zip(queries) {
-        if query.sees > start {
-            let (max, sum) = exponentials(scores, sees(query), span.max[row]);
+    multiply_add(&queries.q[rows.start * d..], d, k, d, scores.as_flattened_mut());
+    for ((row, scores), seen) in rows.clone().zip(&mut *scores).zip(all) {
+        if *seen > start {
+            let (max, sum) = exponentials(scores, sees(seen), span.max(row));
             span.raise(row, max);
-            span.sum[row] += sum;
+            *span.sum(row) += sum;
         } else {
             *scores = [0.0; BLOCK];
         }
     }
-    let width = span.width;
-    let out = &mut span.out[rows.start * width..rows.end * width];
-    multiply_add(scores.as_flattened(), BLOCK, v, most, out);
+    multiply_add(scores.as_flattened(), BLOCK, v, most, span.out(rows));
 }

@@ -3,7 +3,7 @@
 //! arXiv 2305.13245). Query head h uses key head h / (H / G).
 
 use super::attention_grad::AttentionGrad;
-use crate::cpu::attention::{BLOCK, Query, attend};
+use crate::cpu::attention::{BLOCK, Queries, attend};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par};
 use crate::cpu::simd::Isa;
@@ -113,11 +113,13 @@ impl Op for Attention {
                 .clone()
                 .flat_map(|t| (g * repeat..(g + 1) * repeat).map(move |head| (t, head)))
                 .collect();
-            let query = |&(t, head): &(usize, usize)| Query {
-                q: &q[(t * h + head) * d..][..d],
-                sees: t + 1 - start,
-            };
-            let queries: Vec<_> = rows.iter().map(query).collect();
+            let mut scaled = vec![0.0; rows.len() * d];
+            for (&(t, head), to) in rows.iter().zip(scaled.chunks_exact_mut(d.max(1))) {
+                let from = &q[(t * h + head) * d..];
+                to.iter_mut().zip(from).for_each(|(to, v)| *to = v * self.scale);
+            }
+            let sees = rows.iter().map(|(t, _)| t + 1 - start).collect();
+            let queries = Queries { q: scaled, d, sees };
             let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
                 let first = start + b * BLOCK;
                 let rows = first..(first + BLOCK).min(tokens.end);
@@ -127,7 +129,7 @@ impl Op for Attention {
                 }
                 transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
             };
-            attend(&queries, self.scale, &block, |row, o, log_sum| {
+            attend(&queries, &block, |row, o, log_sum| {
                 let (t, head) = rows[row];
                 let at = t * h + head;
                 // SAFETY: each job writes the rows of its own tokens and heads.

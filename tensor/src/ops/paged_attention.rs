@@ -5,11 +5,10 @@
 //! over keys (see `cpu/attention.rs`). InternLM-1 caches keys before rotation and turns them by each
 //! query's base; `key_rope` says so.
 
-use super::rope::{Rope, Rotate, angles, turns};
-use crate::cpu::attention::{BLOCK, Blocks, Query, SPAN, States, attend, finish, span};
+use super::rope::{Rope, angles, rotate, turns};
+use crate::cpu::attention::{BLOCK, Blocks, Queries, SPAN, attend, finish, span};
 use crate::cpu::pool::{SharedMut, par, par_each, threads};
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
-use crate::storage::Owned;
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -142,25 +141,28 @@ impl Op for PagedAttention {
         let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
         let groups = x[1].spec.shape[1];
         let repeat = h / groups;
-        let mut turned = Owned::scratch(y[0].spec.bytes());
-        Rotate::FORWARD
-            .cpu(&[x[0], x[7]], &mut [ViewMut { spec: y[0].spec, bytes: turned.bytes_mut() }]);
-        let q: &[f32] = bytemuck::cast_slice(turned.bytes());
+        let (q, angles) = (x[0].data::<f32>(), x[7]);
         let (table, ends) = (x[3].data::<u32>(), x[4].data::<u32>());
         let (lengths, rope_lengths) = (x[5].data::<u32>(), x[6].data::<u32>());
         let blocks_per_sequence = x[3].spec.shape[1];
         let jobs = self.jobs(ends, rope_lengths, groups);
         let out = SharedMut::new(y[0].data::<f32>());
-        let rows = |job: &Job| -> Vec<(usize, usize)> {
-            let heads = job.group * repeat..(job.group + 1) * repeat;
-            job.tokens.clone().flat_map(|t| heads.clone().map(move |head| (t, head))).collect()
+        let at = |job: &Job, row: usize| {
+            (job.tokens.start + row / repeat) * h + job.group * repeat + row % repeat
         };
-        let sees = |job: &Job, t: usize| {
-            lengths[job.sequence] as usize - (ends[job.sequence + 1] as usize - 1 - t)
+        let sees = |job: &Job, row: usize| {
+            let before = ends[job.sequence + 1] as usize - (job.tokens.start + row / repeat);
+            lengths[job.sequence] as usize + 1 - before
         };
-        let queries = |job: &Job, rows: &[(usize, usize)]| -> Vec<Query> {
-            let q = |&(t, head): &(usize, usize)| &q[(t * h + head) * d..][..d];
-            rows.iter().map(|row| Query { q: q(row), sees: sees(job, row.0) }).collect()
+        let queries = |job: &Job| -> Queries {
+            let rows = job.tokens.len() * repeat;
+            let mut turned = vec![0.0; rows * d];
+            for (row, to) in turned.chunks_exact_mut(d.max(1)).enumerate() {
+                let at = at(job, row);
+                rotate(&q[at * d..][..d], angles.row(at / h), 1.0, to);
+            }
+            turned.iter_mut().for_each(|v| *v *= self.scale);
+            Queries { q: turned, d, sees: (0..rows).map(|row| sees(job, row)).collect() }
         };
         let cached = |job: &Job| Cached {
             k: x[1],
@@ -169,34 +171,29 @@ impl Op for PagedAttention {
             group: job.group,
             frequencies: self.key_rope.map(|r| r.frequencies(d, rope_lengths[job.tokens.start])),
         };
-        let write = |rows: &[(usize, usize)], row: usize, o: &[f32]| {
-            let at = (rows[row].0 * h + rows[row].1) * d;
+        let write = |job: &Job, row: usize, o: &[f32]| {
+            let at = at(job, row) * d;
             // SAFETY: each job writes the rows of its own tokens and heads.
             unsafe { out.slice(at..at + d) }.copy_from_slice(o);
         };
         // A few tokens far into their sequences: each span of keys is a piece of work of its own.
-        let spans = |job: &Job| sees(job, job.tokens.end - 1).div_ceil(SPAN);
-        let pieces: Vec<(usize, usize)> = (jobs.iter().enumerate())
-            .flat_map(|(i, job)| (0..spans(job)).map(move |span| (i, span)))
-            .collect();
-        if jobs.len() >= JOBS * threads() || pieces.len() == jobs.len() {
+        let spans = |job: &Job| sees(job, job.tokens.len() * repeat - 1).div_ceil(SPAN);
+        let pieces: usize = jobs.iter().map(spans).sum();
+        if jobs.len() >= JOBS * threads() || pieces == jobs.len() {
             return par(jobs.len(), |i| {
-                let rows = rows(&jobs[i]);
-                let queries = queries(&jobs[i], &rows);
-                let y = |row: usize, o: &[f32], _| write(&rows, row, o);
-                attend(&queries, self.scale, &cached(&jobs[i]), y);
+                let job = &jobs[i];
+                attend(&queries(job), &cached(job), |row, o, _| write(job, row, o));
             });
         }
-        let mut states: Vec<Option<States>> = pieces.iter().map(|_| None).collect();
-        par_each(pieces.iter().zip(&mut states), |((i, index), state)| {
-            let queries = queries(&jobs[*i], &rows(&jobs[*i]));
-            *state = Some(span(&queries, self.scale, *index, &cached(&jobs[*i])));
+        let pieces = jobs.iter().flat_map(|job| (0..spans(job)).map(move |span| (job, span)));
+        let mut pieces: Vec<_> = pieces.map(|(job, span)| (job, span, None)).collect();
+        par_each(&mut pieces, |(job, index, state)| {
+            *state = Some(span(&queries(job), *index, &cached(job)));
         });
-        let mut states = states.into_iter().flatten();
+        let mut states = pieces.into_iter().filter_map(|(.., state)| state);
         for job in &jobs {
-            let rows = rows(job);
             let all = states.by_ref().take(spans(job));
-            finish(&queries(job, &rows), all, |row, o, _| write(&rows, row, o));
+            finish(d, |row| sees(job, row), all, |row, o, _| write(job, row, o));
         }
     }
     fn work(&self, x: &[View], y: &[Spec]) -> Work {
