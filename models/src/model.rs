@@ -32,7 +32,7 @@ pub trait Model: Send + Sync {
         ctx.observe("embed", &x);
         for i in 0..self.config().layers {
             x = self.block(i, &x, ctx);
-            ctx.observe(&format!("layer.{i}"), &x);
+            ctx.observe(format_args!("layer.{i}"), &x);
         }
         let x = match &ctx.logit_rows {
             Some(rows) => x.gather(rows),

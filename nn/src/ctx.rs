@@ -3,6 +3,7 @@
 use crate::CacheStep;
 use puyu_tensor::ops::Rope;
 use puyu_tensor::{DType, Tensor};
+use std::fmt::Display;
 
 /// What activations are when weights are multiplied with them; they are rounded once per producer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,9 +86,9 @@ impl<'a> Ctx<'a> {
     }
 
     /// Shows `value` to the observer.
-    pub fn observe(&mut self, name: &str, value: &Tensor) {
+    pub fn observe(&mut self, name: impl Display, value: &Tensor) {
         if let Some(observer) = &mut self.observer {
-            observer(name, value);
+            observer(&name.to_string(), value);
         }
     }
 }

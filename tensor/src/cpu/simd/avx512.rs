@@ -289,11 +289,7 @@ unsafe fn streams<const E: u8, const M: usize, const N: usize>(
             for p in 0..N {
                 let w = w.add(p * stride);
                 let ahead = w.wrapping_offset(panel.ahead).cast();
-                if M == 1 {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead);
-                } else {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead);
-                }
+                _mm_prefetch::<_MM_HINT_T1>(ahead);
                 let v = elements::<E>(w);
                 for i in 0..at_once {
                     for m in 0..M {
