@@ -358,11 +358,23 @@ fn plan_reads_configs_of_fine_tuning() {
     assert!(text.contains("\nQLoRA of rank 4, 4.125 bits a weight at"), "{text}");
     let text = ok(&["plan", config, "--cfg-options", "lora.base=stored"]);
     assert!(text.contains("\nLoRA of rank 4, f32 at"), "{text}");
-    for (method, named) in [("dpo", "DPO"), ("orpo", "ORPO"), ("reward", "a reward model")] {
+    for (method, named) in [("dpo", "DPO"), ("orpo", "ORPO")] {
         let text = ok(&["plan", config, "--cfg-options", &format!("finetune.method={method}")]);
         let wanted = format!("\nLoRA of rank 4, f32 for {named} at 3 pairs of 2 x 64 tokens");
         assert!(text.contains(&wanted) && text.contains("pairs that fit"), "{text}");
     }
+    // What could not be run is not planned.
+    let reward = ["plan", config, "--cfg-options", "finetune.method=reward"];
+    let said = fails(1, &reward);
+    assert!(said.contains("has no score's head"), "{said}");
+    let text = std::fs::read_to_string(config).unwrap().replace("[lora]\nrank = 4\n", "");
+    std::fs::write(config, text).unwrap();
+    let text = ok(&reward);
+    assert!(
+        text.contains("\nall weights for a reward model at 3 pairs of 2 x 64 tokens"),
+        "{text}"
+    );
+    assert!(!text.contains("LoRA"), "{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `puyu plan`: what a training run will need, before it is run and without its weights.
 
 use super::output;
-use crate::finetune::{FinetuneConfig, LoraConfig, Method as Goal};
+use crate::finetune::{FinetuneConfig, LoraConfig, Method as Goal, none_beside_an_adapter};
 use crate::hub;
 use crate::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
@@ -82,6 +82,8 @@ struct Planned {
     config: Config,
     setting: Setting,
     accumulate: usize,
+    /// Whether the model gets a score's head, beside which there is no adapter.
+    new_head: bool,
 }
 
 impl PlanArgs {
@@ -135,7 +137,11 @@ impl PlanArgs {
         }
         let mut planned = Planned::of(Config::from_json(&json).context("[model]")?);
         let goal = all.finetune.method;
-        planned.config.reward |= goal == Goal::Reward;
+        planned.new_head = goal == Goal::Reward && !planned.config.reward;
+        if planned.new_head && all.lora.is_some() {
+            return Err(none_beside_an_adapter(c.model.from.as_deref().unwrap_or_default()));
+        }
+        planned.config.reward |= planned.new_head;
         planned.accumulate = c.train.accumulate;
         planned.setting = Setting {
             method: match &all.lora {
@@ -153,7 +159,7 @@ impl PlanArgs {
     }
 
     fn text(&self, planned: &Planned, device: &Device) -> String {
-        let Planned { config: c, setting: s, accumulate } = planned;
+        let Planned { config: c, setting: s, accumulate, .. } = planned;
         let (p, memory) = (Parameters::of(c), Memory::of(c, s));
         let mut out = String::new();
         let mut line = |text: String| {
@@ -231,7 +237,7 @@ impl PlanArgs {
             if setting.in_pairs() { "pairs that fit" } else { "rows that fit" },
         );
         let methods = [Method::Full, Method::lora(self.lora_rank), Method::qlora(self.lora_rank)];
-        for method in methods {
+        for &method in if planned.new_head { &methods[..1] } else { &methods } {
             for checkpointed in [0, c.layers] {
                 let s = Setting { method, checkpointed, batch: 1, ..*setting };
                 let rows = match largest_batch(c, s, most, 1024) {
@@ -260,7 +266,7 @@ impl Planned {
         let (muon, checkpointed, ranks, zero) = (false, 0, 1, 0);
         let goal = if config.reward { Goal::Reward } else { Goal::Sft };
         let setting = Setting { method, goal, muon, batch, seq_len, checkpointed, ranks, zero };
-        Self { config, setting, accumulate: 1 }
+        Self { config, setting, accumulate: 1, new_head: false }
     }
 }
 

@@ -35,6 +35,14 @@ pub(super) fn start(config: &FinetuneConfig, vocabulary: &Vocabulary) -> Result<
     start.context(path.display())
 }
 
+/// That the model `from` would need a new head, which an adapter cannot hold.
+pub(crate) fn none_beside_an_adapter(from: &str) -> Error {
+    Error::invalid(format!(
+        "{from} has no score's head, and an adapter cannot hold a new one; begin with all parameters or with \
+         finetune.parameters, [lora] left out"
+    ))
+}
+
 /// Makes config.json that of a reward model.
 fn score(json: &mut Value, shape: &Config, vocabulary: &Vocabulary) -> Result<()> {
     if shape.model_type != "internlm2" {

@@ -78,10 +78,7 @@ fn adapted(config: &FinetuneConfig, lora: &LoraConfig, vocabulary: &Vocabulary) 
     let checkpoint = format::open(&path, OpenOptions::default())?;
     let shape = Config::from_json(&checkpoint.config()?).context(path.display())?;
     if config.finetune.method == Method::Reward && !shape.reward {
-        return Err(Error::invalid(format!(
-            "{from} has no score's head, and an adapter cannot hold a new one; begin with all parameters or \
-             with finetune.parameters, [lora] left out"
-        )));
+        return Err(score_head::none_beside_an_adapter(from));
     }
     let vocab = vocabulary.tokenizer.vocab_size();
     crate::train::fits(&shape, vocab, config.data.seq_len).context(path.display())?;
