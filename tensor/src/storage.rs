@@ -58,13 +58,31 @@ impl FreeList {
         }
         self.used += class * LINE;
         self.most = self.most.max(self.used);
-        while self.used + self.bytes > self.most + SLACK {
+        self.give_back((self.most + SLACK).saturating_sub(self.used));
+        None
+    }
+
+    /// Keeps a block that is no longer used, rather than one that was free for longer.
+    fn keep(&mut self, block: Block) {
+        let class = block.class();
+        self.used -= class * LINE;
+        let most = KEEP_BYTES + self.used;
+        if class * LINE <= most {
+            self.bytes += class * LINE;
+            self.freed += 1;
+            self.blocks.entry(class).or_default().push((self.freed, block));
+            self.give_back(most);
+        }
+    }
+
+    /// Gives back what was free for longest, until at most so many bytes are free.
+    fn give_back(&mut self, most: usize) {
+        while self.bytes > most {
             let first = self.blocks.iter().filter_map(|(c, blocks)| Some((blocks.first()?.0, *c)));
             let Some((_, class)) = first.min() else { break };
             self.blocks.entry(class).and_modify(|blocks| drop(blocks.remove(0)));
             self.bytes -= class * LINE;
         }
-        None
     }
 }
 
@@ -213,16 +231,7 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         let block = std::mem::replace(&mut self.block, Block::Heap(Vec::new()));
-        let class = block.class();
-        let bytes = class * LINE;
-        let mut free = FREE.lock().unwrap_or_else(|e| e.into_inner());
-        free.used -= bytes;
-        if free.bytes + bytes <= KEEP_BYTES + free.used {
-            free.bytes += bytes;
-            free.freed += 1;
-            let now = free.freed;
-            free.blocks.entry(class).or_default().push((now, block));
-        }
+        FREE.lock().unwrap_or_else(|e| e.into_inner()).keep(block);
     }
 }
 
