@@ -7,7 +7,7 @@ use crate::cpu::operands::{Block, FEW, Left, Pack, Places, Right, Rows, lines, m
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Isa, Lines, versions};
 use crate::quant::nearest_bf16;
-use crate::{DType, Element, View};
+use crate::{Element, View};
 use half::bf16;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,12 +16,48 @@ use std::ops::Range;
 pub(super) trait Half: Element {
     /// The bits of the nearest BF16.
     fn half(self) -> u32;
+
+    /// Elements that follow each other as pairs, two for each of `to`.
+    fn pair_up(isa: Isa, from: &[Self], to: &mut [u32]);
+
+    /// Pairs of rows that are `step` apart, P panels of W columns that lie side by side.
+    fn pair_rows<const P: usize, const W: usize>(
+        isa: Isa,
+        from: &[Self],
+        step: usize,
+        to: [&mut [[u32; W]]; P],
+    );
 }
 
 impl Half for bf16 {
     #[inline(always)]
     fn half(self) -> u32 {
         self.to_bits().into()
+    }
+
+    fn pair_up(_: Isa, from: &[Self], to: &mut [u32]) {
+        bytemuck::cast_slice_mut(to).copy_from_slice(from);
+    }
+
+    fn pair_rows<const P: usize, const W: usize>(
+        _: Isa,
+        from: &[Self],
+        step: usize,
+        to: [&mut [[u32; W]]; P],
+    ) {
+        for (p, to) in to.into_iter().enumerate() {
+            interleave(&from[p * W..], step, to.as_flattened_mut(), W);
+        }
+    }
+}
+
+versions! {
+    /// Pairs of rows of `width` elements that are `step` apart.
+    fn interleave(from: &[bf16], step: usize, to: &mut [u32], width: usize) {
+        for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            let row = |k| &from[(2 * i + k) * step..][..width];
+            to.iter_mut().zip(row(0)).zip(row(1)).for_each(|((to, a), b)| *to = pair(*a, *b));
+        }
     }
 }
 
@@ -30,30 +66,32 @@ impl Half for f32 {
     fn half(self) -> u32 {
         nearest_bf16(self)
     }
+
+    fn pair_up(isa: Isa, from: &[Self], to: &mut [u32]) {
+        isa.pair_up(from, to);
+    }
+
+    fn pair_rows<const P: usize, const W: usize>(
+        isa: Isa,
+        from: &[Self],
+        step: usize,
+        to: [&mut [[u32; W]]; P],
+    ) {
+        isa.pair_rows(from, step, to);
+    }
 }
 
 /// Two elements of neighbouring k as one.
-#[inline(always)]
 fn pair<T: Half>(first: T, second: T) -> u32 {
     first.half() | second.half() << 16
 }
 
-/// A row of pairs of two rows of elements.
-#[inline(always)]
-fn interleave<T: Half, const N: usize>(a: &[T; N], b: &[T; N], to: &mut [u32; N]) {
-    for ((a, b), to) in a.iter().zip(b).zip(to) {
-        *to = pair(*a, *b);
-    }
-}
-
 /// Elements that follow each other as pairs; a last one without a neighbour has a zero.
-#[inline(always)]
-fn pair_up<T: Half>(from: &[T], to: &mut [u32]) {
+fn pair_up<T: Half>(isa: Isa, from: &[T], to: &mut [u32]) {
     let (pairs, last) = from.as_chunks::<2>();
-    for (to, [a, b]) in to.iter_mut().zip(pairs) {
-        *to = pair(*a, *b);
-    }
-    if let ([last], Some(to)) = (last, to.get_mut(pairs.len())) {
+    let (whole, rest) = to.split_at_mut(pairs.len().min(to.len()));
+    T::pair_up(isa, &from[..2 * whole.len()], whole);
+    if let ([last], [to, ..]) = (last, rest) {
         *to = last.half();
     }
 }
@@ -94,7 +132,7 @@ impl<T: Half> Rows for LeftPairs<'_, T> {
         let data = &self.data[self.places.at(product, rows.start, 2 * ks.start)..];
         let out: &mut [u32] = bytemuck::cast_slice_mut(copy);
         let (steps, k) = ([self.places.row, self.places.step], self.k - 2 * ks.start);
-        pair_rows(data, steps, [rows.len(), len, k], tile, out);
+        pair_tiles(isa, data, steps, [rows.len(), len, k], out);
         match steps {
             [_, 1] => Block { data: copy, tile: tile * len, row: len, step: 1 },
             _ => Block { data: copy, tile: tile * len, row: 1, step: tile },
@@ -102,28 +140,13 @@ impl<T: Half> Rows for LeftPairs<'_, T> {
     }
 }
 
+/// Rows of a tile of the kernels that take pairs.
+const TILE: usize = 12;
+
 /// `len` pairs of the `k` values from here on, element (i, k) at `i · row + k · step`: as `[row][pair]` if they
 /// follow each other, else as `[tile][pair][row]`.
-fn pair_rows<T: Half>(x: &[T], steps: [usize; 2], sizes: [usize; 3], tile: usize, out: &mut [u32]) {
-    versions! {
-        fn floats(x: &[f32], steps: [usize; 2], sizes: [usize; 3], out: &mut [u32]) {
-            pair_tiles::<f32, 12>(x, steps, sizes, out);
-        }
-    }
-    versions! {
-        fn halves(x: &[bf16], steps: [usize; 2], sizes: [usize; 3], out: &mut [u32]) {
-            pair_tiles::<bf16, 12>(x, steps, sizes, out);
-        }
-    }
-    assert!(tile == 12, "no kernel takes pairs, {tile} rows at once");
-    match T::DTYPE {
-        DType::F32 => floats(bytemuck::cast_slice(x), steps, sizes, out),
-        _ => halves(bytemuck::cast_slice(x), steps, sizes, out),
-    }
-}
-
-#[inline(always)]
-fn pair_tiles<T: Half, const TILE: usize>(
+fn pair_tiles<T: Half>(
+    isa: Isa,
     x: &[T],
     [row, step]: [usize; 2],
     [rows, len, k]: [usize; 3],
@@ -131,26 +154,26 @@ fn pair_tiles<T: Half, const TILE: usize>(
 ) {
     if step == 1 {
         for (i, to) in out.chunks_exact_mut(len.max(1)).take(rows).enumerate() {
-            pair_up(&x[i * row..][..k.min(2 * len)], to);
+            pair_up(isa, &x[i * row..][..k.min(2 * len)], to);
         }
         return;
     }
+    assert!(isa.tile_rows() == TILE, "no kernel takes pairs, {} rows at once", isa.tile_rows());
+    let whole = len.min(k / 2);
     for p0 in (0..len).step_by(FEW / 2) {
-        let ps = p0..(p0 + FEW / 2).min(len);
+        let end = (p0 + FEW / 2).min(len);
         for (t, out) in out.chunks_exact_mut(TILE * len).enumerate() {
             let first = t * TILE;
             let count = TILE.min(rows - first);
-            for (p, to) in ps.clone().zip(&mut out.as_chunks_mut::<TILE>().0[ps.clone()]) {
+            let out = out.as_chunks_mut::<TILE>().0;
+            let done = if row == 1 && count == TILE { end.min(whole) } else { p0 };
+            let from = x.get(2 * p0 * step + first..).unwrap_or_default();
+            T::pair_rows(isa, from, step, [&mut out[p0..done]]);
+            for (p, to) in (done..end).zip(&mut out[done..end]) {
                 let at = |k: usize| &x[(2 * p + k) * step + first * row..];
-                let second = 2 * p + 1 < k;
-                if row == 1 && count == TILE && second {
-                    let (a, b) = (at(0).first_chunk::<TILE>(), at(1).first_chunk::<TILE>());
-                    let whole = "the tile is whole, so each row has as many";
-                    interleave(a.expect(whole), b.expect(whole), to);
-                    continue;
-                }
                 for (i, to) in to[..count].iter_mut().enumerate() {
-                    *to = pair(at(0)[i * row], if second { at(1)[i * row] } else { T::zeroed() });
+                    let second = if p < whole { at(1)[i * row] } else { T::zeroed() };
+                    *to = pair(at(0)[i * row], second);
                 }
             }
         }
@@ -173,41 +196,18 @@ impl<'a, T: Half> RightPairs<'a, T> {
     }
 }
 
-impl Pack for RightPairs<'_, f32> {
+impl<T: Half> Pack for RightPairs<'_, T> {
     fn lines(&self, ks: Range<usize>, columns: Range<usize>) -> Option<Lines> {
         lines(self.data, [self.k_step, self.n_step], 2 * ks.start..2 * ks.end, columns)
     }
-    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
-        versions! {
-            fn pack(of: &RightPairs<f32>, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
-                of.panels(isa, ks, columns, out);
-            }
-        }
-        out.resize(columns.len().div_ceil(LANES) * ks.len() * LANES, 0.0);
-        pack(self, isa, ks, columns, out);
-    }
-}
 
-impl Pack for RightPairs<'_, bf16> {
-    fn lines(&self, ks: Range<usize>, columns: Range<usize>) -> Option<Lines> {
-        lines(self.data, [self.k_step, self.n_step], 2 * ks.start..2 * ks.end, columns)
-    }
-    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
-        versions! {
-            fn pack(of: &RightPairs<bf16>, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
-                of.panels(isa, ks, columns, out);
-            }
-        }
-        out.resize(columns.len().div_ceil(LANES) * ks.len() * LANES, 0.0);
-        pack(self, isa, ks, columns, out);
-    }
-}
-
-impl<T: Half> RightPairs<'_, T> {
     /// `[panel][pair][16]` of the pairs `ks` of `columns`.
-    #[inline(always)]
-    fn panels(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
+    fn pack(&self, isa: Isa, ks: Range<usize>, columns: Range<usize>, out: &mut Vec<f32>) {
         let Self { data, k_step, n_step, k } = *self;
+        out.resize(columns.len().div_ceil(LANES) * ks.len() * LANES, 0.0);
+        let whole = ks.end.min(k / 2) - ks.start;
+        let last = ks.start + whole..ks.end;
+        let rows_from = |column| data.get(2 * ks.start * k_step + column..).unwrap_or_default();
         let mut rows = Vec::new();
         let panels = out.chunks_exact_mut((ks.len() * LANES).max(1));
         let mut panels = panels.zip(columns.clone().step_by(LANES));
@@ -218,46 +218,47 @@ impl<T: Half> RightPairs<'_, T> {
                 rows[width * ks.len()..].fill(0);
                 for (i, to) in rows.chunks_exact_mut(ks.len().max(1)).take(width).enumerate() {
                     let all = 2 * ks.start..(2 * ks.end).min(k);
-                    pair_up(&data[(first + i) * n_step..][all], to);
+                    pair_up(isa, &data[(first + i) * n_step..][all], to);
                 }
                 let rows: &[f32] = bytemuck::cast_slice(&rows);
                 isa.transpose(&std::array::from_fn(|i| &rows[i * ks.len()..][..ks.len()]), out);
                 continue;
             }
-            let out = bytemuck::cast_slice_mut::<f32, u32>(out).as_chunks_mut::<LANES>().0;
-            let at = |k: usize| &data[k * k_step + first * n_step..];
+            let (out, from) = (as_pairs(out), rows_from(first));
             if n_step == 1 && first + 2 * LANES <= columns.end {
+                // What lies side by side in memory goes to two panels.
                 let (next, _) = panels.next().expect("32 columns are two panels");
-                let next = bytemuck::cast_slice_mut::<f32, u32>(next).as_chunks_mut::<LANES>().0;
-                for ((p, out), next) in ks.clone().zip(out).zip(next) {
-                    let row =
-                        |k| at(k).first_chunk::<{ 2 * LANES }>().expect("a row has all columns");
-                    let zeros = [T::zeroed(); 2 * LANES];
-                    let a = row(2 * p);
-                    let b = if 2 * p + 1 < k { row(2 * p + 1) } else { &zeros };
-                    let ((a, of_next_a), (b, of_next_b)) = (halves(a), halves(b));
-                    interleave(a, b, out);
-                    interleave(of_next_a, of_next_b, next);
-                }
+                let next = as_pairs(next);
+                T::pair_rows(isa, from, k_step, [&mut out[..whole], &mut next[..whole]]);
+                self.pair_each(last.clone(), first, LANES, &mut out[whole..]);
+                self.pair_each(last.clone(), first + LANES, LANES, &mut next[whole..]);
                 continue;
             }
-            for (p, out) in ks.clone().zip(out) {
-                *out = [0; LANES];
-                for (i, out) in out[..width].iter_mut().enumerate() {
-                    let second =
-                        if 2 * p + 1 < k { at(2 * p + 1)[i * n_step] } else { T::zeroed() };
-                    *out = pair(at(2 * p)[i * n_step], second);
-                }
+            let whole = if n_step == 1 && width == LANES { whole } else { 0 };
+            T::pair_rows(isa, from, k_step, [&mut out[..whole]]);
+            self.pair_each(ks.start + whole..ks.end, first, width, &mut out[whole..]);
+        }
+    }
+}
+
+impl<T: Half> RightPairs<'_, T> {
+    /// The pairs `ps` of columns from `first` on one by one, whatever their strides; zeros where nothing is.
+    fn pair_each(&self, ps: Range<usize>, first: usize, width: usize, out: &mut [[u32; LANES]]) {
+        let Self { data, k_step, n_step, k } = *self;
+        for (p, out) in ps.zip(out) {
+            let at = |k: usize, i: usize| data[k * k_step + (first + i) * n_step];
+            *out = [0; LANES];
+            for (i, out) in out[..width].iter_mut().enumerate() {
+                let second = if 2 * p + 1 < k { at(2 * p + 1, i) } else { T::zeroed() };
+                *out = pair(at(2 * p, i), second);
             }
         }
     }
 }
 
-/// The columns of two panels.
-#[inline(always)]
-fn halves<T>(row: &[T; 2 * LANES]) -> (&[T; LANES], &[T; LANES]) {
-    let (first, second) = row.as_chunks::<LANES>().0.split_at(1);
-    (&first[0], &second[0])
+/// Rows of a panel.
+fn as_pairs(panel: &mut [f32]) -> &mut [[u32; LANES]] {
+    bytemuck::cast_slice_mut::<f32, u32>(panel).as_chunks_mut().0
 }
 
 /// An operand of F32 that is rounded to BF16 in the copies that kernels read, for products of floats.

@@ -8,7 +8,6 @@ use crate::DType;
 pub use crate::cpu::panel::LANES;
 use crate::cpu::panel::decode_floats;
 use crate::cpu::pool::SharedMut;
-use crate::quant::i8_row;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
@@ -18,7 +17,10 @@ mod avx2_i8;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
 mod avx512_i8;
+mod convert;
 mod format;
 mod lines;
 #[cfg(target_arch = "aarch64")]
@@ -410,85 +412,6 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::transpose(rows, out) },
             _ => portable::transpose(rows, 0, out),
-        }
-    }
-
-    /// Decodes a panel of a block format to 16 f32 for each k, with the rounding of
-    /// [`crate::quant::decode_row`].
-    ///
-    /// # Panics
-    /// If lengths do not fit or `dtype` is no block format.
-    #[track_caller]
-    pub fn decode_panel(self, dtype: DType, panel: &[u8], out: &mut [f32]) {
-        assert!(
-            dtype.is_block() && panel.len() == out.len() / dtype.block_len() * dtype.block_bytes()
-        );
-        assert!(
-            out.len().is_multiple_of(LANES * dtype.block_len()),
-            "decode_panel: lengths differ"
-        );
-        match self.0 {
-            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 if dtype.has_integer_codes() => unsafe {
-                avx512_i8::decode_panel(dtype, panel, out)
-            },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 if dtype.has_integer_codes() => unsafe {
-                avx2_i8::decode_panel(dtype, panel, out)
-            },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Kind::Neon | Kind::I8mm if dtype.has_integer_codes() => unsafe {
-                neon_i8::decode_panel(dtype, panel, out)
-            },
-            _ => portable::decode_panel(dtype, panel, out),
-        }
-    }
-
-    /// Decodes as many halves as `out` has elements.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    #[track_caller]
-    pub fn decode_halves(self, bytes: &[u8], out: &mut [f32]) {
-        assert!(bytes.len() >= 2 * out.len(), "decode_halves: {} bytes", bytes.len());
-        let done = match self.0 {
-            Kind::Portable => 0,
-            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 | Kind::Avx512 => unsafe { avx2::decode_halves(bytes, out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            Kind::Neon | Kind::I8mm => unsafe { neon::decode_halves(bytes, out) },
-        };
-        portable::decode_halves(&bytes[2 * done..], &mut out[done..]);
-    }
-
-    /// Rounds `x` to halves, to nearest even.
-    ///
-    /// # Panics
-    /// If `out` has no room for as many.
-    #[track_caller]
-    pub fn encode_halves(self, x: &[f32], out: &mut [u8]) {
-        assert!(out.len() >= 2 * x.len(), "encode_halves: {} bytes", out.len());
-        let done = match self.0 {
-            // SAFETY: an `Isa` exists only if the CPU has the set; lengths were checked above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 | Kind::Avx512 => unsafe { avx2::encode_halves(x, out) },
-            _ => 0,
-        };
-        portable::encode_halves(&x[done..], &mut out[2 * done..]);
-    }
-
-    /// Rounds activations to I8Row blocks.
-    pub(crate) fn encode_i8(self, x: &[[f32; 32]], blocks: &mut [[u8; 48]]) {
-        match self.0 {
-            // SAFETY: an `Isa` exists only if the CPU has the set.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 | Kind::Avx512 => unsafe { avx2_i8::encode_i8(x, blocks) },
-            _ => x.iter().zip(blocks).for_each(|(x, b)| i8_row::encode(x, b)),
         }
     }
 }
