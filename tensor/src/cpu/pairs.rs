@@ -40,24 +40,12 @@ impl Half for bf16 {
     }
 
     fn pair_rows<const P: usize, const W: usize>(
-        _: Isa,
+        isa: Isa,
         from: &[Self],
         step: usize,
         to: [&mut [[u32; W]]; P],
     ) {
-        for (p, to) in to.into_iter().enumerate() {
-            interleave(&from[p * W..], step, to.as_flattened_mut(), W);
-        }
-    }
-}
-
-versions! {
-    /// Pairs of rows of `width` elements that are `step` apart.
-    fn interleave(from: &[bf16], step: usize, to: &mut [u32], width: usize) {
-        for (i, to) in to.chunks_exact_mut(width).enumerate() {
-            let row = |k| &from[(2 * i + k) * step..][..width];
-            to.iter_mut().zip(row(0)).zip(row(1)).for_each(|((to, a), b)| *to = pair(*a, *b));
-        }
+        isa.pair_rows_bf16(from, step, to);
     }
 }
 

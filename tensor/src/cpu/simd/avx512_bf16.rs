@@ -1,6 +1,7 @@
 //! AVX-512 with BF16: floats rounded to the pairs that `vdpbf16ps` multiplies, to nearest even. What is smaller than
 //! the smallest normal number becomes zero, as it is for the products.
 
+use half::bf16;
 use std::arch::x86_64::*;
 
 /// See [`super::Isa::pair_up`].
@@ -36,17 +37,51 @@ pub unsafe fn pair_rows<const P: usize, const W: usize>(
     step: usize,
     to: &mut [&mut [[u32; W]]; P],
 ) {
-    let mask = const { first(W) };
+    // SAFETY: `rows` is called where two rows have W columns.
+    let both = |at: *const f32| unsafe {
+        let row = |k| _mm512_maskz_loadu_ps(const { first(W) }, at.add(k * step));
+        rounded([row(0), row(1)])
+    };
+    // SAFETY: the caller's promises are passed on.
+    unsafe { interleave(x, step, to, both) };
+}
+
+/// The same of BF16.
+///
+/// # Safety
+/// As above.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub unsafe fn pair_rows_bf16<const P: usize, const W: usize>(
+    x: &[bf16],
+    step: usize,
+    to: &mut [&mut [[u32; W]]; P],
+) {
+    // SAFETY: as above.
+    let both = |at: *const bf16| unsafe {
+        let row = |k| _mm256_maskz_loadu_epi16(const { first(W) }, at.add(k * step).cast());
+        _mm512_inserti64x4(_mm512_castsi256_si512(row(0)), row(1), 1)
+    };
+    // SAFETY: as above.
+    unsafe { interleave(x, step, to, both) };
+}
+
+/// Pairs of rows, of which `both` gives W columns of the first and W of the second, from 16 lanes on.
+#[inline(always)]
+unsafe fn interleave<T, const P: usize, const W: usize>(
+    x: &[T],
+    step: usize,
+    to: &mut [&mut [[u32; W]]; P],
+    both: impl Fn(*const T) -> __m512i,
+) {
     let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
-    let x = x.as_ptr();
     // SAFETY: each of the two rows has the columns of all panels, of which a mask leaves out what is not there.
     unsafe {
         let order = _mm512_loadu_si512(order.as_ptr().cast());
         for i in 0..to[0].len() {
             for (p, to) in to.iter_mut().enumerate() {
-                let row = |k| _mm512_maskz_loadu_ps(mask, x.add((2 * i + k) * step + p * W));
-                let pairs = _mm512_permutexvar_epi16(order, rounded([row(0), row(1)]));
-                _mm512_mask_storeu_epi32(to[i].as_mut_ptr().cast(), mask, pairs);
+                let pairs = both(x.as_ptr().add(2 * i * step + p * W));
+                let pairs = _mm512_permutexvar_epi16(order, pairs);
+                _mm512_mask_storeu_epi32(to[i].as_mut_ptr().cast(), const { first(W) }, pairs);
             }
         }
     }

@@ -7,6 +7,7 @@ use super::{avx2, avx2_i8, avx512_bf16, avx512_i8};
 use super::{neon, neon_i8};
 use crate::DType;
 use crate::quant::i8_row;
+use half::bf16;
 
 impl Isa {
     /// Rounds to BF16, two elements that follow each other to one pair.
@@ -36,17 +37,49 @@ impl Isa {
         step: usize,
         mut to: [&mut [[u32; W]]; P],
     ) {
-        let Some(last) = to.first().and_then(|to| (2 * to.len()).checked_sub(1)) else { return };
-        assert!(x.len() >= last * step + P * W, "pair_rows: {} elements", x.len());
-        let same = to.iter().all(|p| 2 * p.len() == last + 1);
+        if self.has_rows(x.len(), step, &to) {
+            // SAFETY: an `Isa` exists only if the CPU has the set; all that is read and written was checked.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                avx512_bf16::pair_rows(x, step, &mut to)
+            };
+        }
+    }
+
+    /// [`Isa::pair_rows`] of what is BF16.
+    ///
+    /// # Panics
+    /// As there.
+    #[track_caller]
+    pub(crate) fn pair_rows_bf16<const P: usize, const W: usize>(
+        self,
+        x: &[bf16],
+        step: usize,
+        mut to: [&mut [[u32; W]]; P],
+    ) {
+        if self.has_rows(x.len(), step, &to) {
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                avx512_bf16::pair_rows_bf16(x, step, &mut to)
+            };
+        }
+    }
+
+    /// Whether there is a row for [`Isa::pair_rows`]; all are there then.
+    #[track_caller]
+    fn has_rows<const P: usize, const W: usize>(
+        self,
+        len: usize,
+        step: usize,
+        to: &[&mut [[u32; W]]; P],
+    ) -> bool {
+        let rows = to.first().map_or(0, |to| 2 * to.len());
+        let Some(last) = rows.checked_sub(1) else { return false };
+        assert!(len >= last * step + P * W, "pair_rows: {len} elements for {rows} rows");
+        let same = to.iter().all(|p| 2 * p.len() == rows);
         assert!(W <= LANES && same && self.dots(), "pair_rows: no products of such pairs");
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            avx512_bf16::pair_rows(x, step, &mut to)
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = &mut to;
+        true
     }
 
     /// Decodes a panel of a block format to 16 f32 for each k, with the rounding of
