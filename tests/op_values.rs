@@ -195,6 +195,22 @@ fn pieces_gather_in_a_flat_memory_and_one_norm_is_taken() {
 }
 
 #[test]
+fn rows_gather_in_a_flat_memory() {
+    let (rows, d, before) = (5000, 3, 7);
+    let index: Vec<u32> = (0..400).map(|i| i * i % 97 * 51).collect();
+    let x = Tensor::new(&numbers(400 * d, 1), [400, d]);
+    let index = u32s(&index);
+    for threads in [1, 3] {
+        let mut flat = Tensor::full([before + rows * d + 1], 0.0);
+        pool::with_threads(threads, || flat.accumulate_rows(before, &x, &index));
+        let found = flat.to_vec::<f32>().unwrap();
+        let table = x.scatter_add(&index, rows).to_vec::<f32>().unwrap();
+        assert_eq!(found[before..before + rows * d], table);
+        assert!(found[..before].iter().all(|&v| v == 0.0) && found.last() == Some(&0.0));
+    }
+}
+
+#[test]
 fn attention_gradients_have_the_same_bits_on_any_number_of_threads() {
     let (t, h, g, d) = (210, 4, 2, 20);
     let run = |threads: usize| {

@@ -210,3 +210,32 @@ fn large_matrix_learns_as_a_small_one() {
         }
     }
 }
+
+/// A table that is looked up and multiplied with, as a model's whose head is tied: rows that the lookup's gradient has
+/// are added to what the product gave, whether the table has a memory of its own or not.
+#[test]
+fn rows_of_a_tied_table_are_added_in_place() {
+    for rows in [12, Optimizer::LARGE / 8] {
+        let p = [param("tok_embeddings.weight", &[rows, 8]), param("norm.weight", &[8])];
+        let ids = Tensor::new(&[3u32, 9, 3, 0], [4]);
+        let loss = || {
+            let (table, norm) = (p[0].get(), p[1].get());
+            let x = &table.embedding(&ids) * &norm;
+            x.matmul_transposed(&table.narrow(0, 0, 12)).exp().sum_all()
+        };
+        let mut optimizer = optimizer(false, &p);
+        let wanted = backward(loss()).unwrap();
+        for part in 0..2 {
+            optimizer.gather(loss(), part == 0).unwrap();
+            for p in &p {
+                let wanted = wanted.get(&p.get()).unwrap().to_vec::<f32>().unwrap();
+                let found = optimizer.grad(p).unwrap().to_vec::<f32>().unwrap();
+                for (found, wanted) in found.iter().zip(wanted) {
+                    let wanted = wanted * (part + 1) as f32;
+                    let off = (found - wanted).abs() / wanted.abs().max(1.0);
+                    assert!(off < 1e-5, "{}: {found}, not {wanted}", p.name());
+                }
+            }
+        }
+    }
+}

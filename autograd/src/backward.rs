@@ -1,6 +1,6 @@
 //! The backward pass.
 
-use puyu_tensor::{Error, Grad, Node, Result, Spec, Tensor, no_grad};
+use puyu_tensor::{Error, Grad, Node, Result, Rows, Spec, Tensor, no_grad};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Grads {
 #[track_caller]
 pub fn backward(loss: impl Into<Tensor>) -> Result<Grads> {
     let mut grads = Grads::default();
-    backward_into(loss, &mut |id, dx| grads.add(id, dx))?;
+    backward_into(loss, &mut |id, dx| grads.add(id, dx.whole()))?;
     Ok(grads)
 }
 
@@ -64,7 +64,25 @@ pub fn backward_into(loss: impl Into<Tensor>, sink: &mut Sink) -> Result<()> {
 }
 
 /// Takes a piece of the gradient of the tensor with this id.
-pub type Sink<'a> = dyn FnMut(u64, Tensor) + 'a;
+pub type Sink<'a> = dyn FnMut(u64, Piece) + 'a;
+
+/// A piece of a gradient.
+pub enum Piece {
+    /// Of the tensor's shape.
+    Whole(Tensor),
+    /// Zero but for these rows.
+    Rows(Rows),
+}
+
+impl Piece {
+    /// In the tensor's shape.
+    pub fn whole(self) -> Tensor {
+        match self {
+            Self::Whole(dx) => dx,
+            Self::Rows(rows) => no_grad(|| rows.whole()),
+        }
+    }
+}
 
 /// The gradients that follow from those of several outputs: pairs of output and its gradient. Outputs
 /// that are given away are taken apart as by [`backward`].
@@ -77,7 +95,7 @@ pub type Sink<'a> = dyn FnMut(u64, Tensor) + 'a;
 #[track_caller]
 pub fn backward_from(outputs: impl Into<Vec<(Tensor, Tensor)>>) -> Result<Grads> {
     let mut grads = Grads::default();
-    walk(outputs.into(), &mut |id, dx| grads.add(id, dx))?;
+    walk(outputs.into(), &mut |id, dx| grads.add(id, dx.whole()))?;
     Ok(grads)
 }
 
@@ -112,6 +130,11 @@ fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
                     }
                 }
             }
+            Grad::Rows(rows) => match &inputs[0] {
+                x if x.is_trainable() => sink(x.id(), Piece::Rows(rows)),
+                x if x.requires_grad() => pending.add(x, no_grad(|| rows.whole()), sink),
+                _ => (),
+            },
             Grad::Compose => through_compose(&node, &inputs, &dy, &mut pending, sink)?,
         }
     }
@@ -142,7 +165,7 @@ fn through_compose(
     let mut inner = Grads::default();
     let own: HashSet<u64> = x.iter().filter(|x| x.requires_grad()).map(Tensor::id).collect();
     walk(outputs, &mut |id, dx| match own.contains(&id) {
-        true => inner.add(id, dx),
+        true => inner.add(id, dx.whole()),
         false => sink(id, dx),
     })?;
     for (leaf, x) in x.iter().zip(inputs).filter(|(_, x)| x.requires_grad()) {
@@ -166,7 +189,7 @@ struct Pending {
 impl Pending {
     fn add(&mut self, x: &Tensor, dx: Tensor, sink: &mut Sink) {
         if x.is_trainable() {
-            sink(x.id(), dx);
+            sink(x.id(), Piece::Whole(dx));
         } else if let Some(origin) = x.origin() {
             let slots = self
                 .by_node

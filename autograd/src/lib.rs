@@ -8,6 +8,6 @@ mod backward;
 mod checkpoint;
 mod gradcheck;
 
-pub use backward::{Grads, Sink, backward, backward_from, backward_into};
+pub use backward::{Grads, Piece, Sink, backward, backward_from, backward_into};
 pub use checkpoint::checkpoint;
 pub use gradcheck::{GradError, gradcheck};

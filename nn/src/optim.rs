@@ -6,8 +6,8 @@
 //! its own, and its gradient is taken as it comes, not copied. A rank of a larger run would own a range of each.
 
 use crate::{Param, muon};
-use puyu_autograd::{Grads, backward_into};
-use puyu_tensor::{DType, Dims, Error, Result, Spec, Tensor, no_grad, ops};
+use puyu_autograd::{Grads, Piece, backward_into};
+use puyu_tensor::{DType, Dims, Error, Result, Rows, Spec, Tensor, no_grad, ops};
 use std::collections::{HashMap, HashSet};
 
 /// How [`Optimizer`] updates.
@@ -93,7 +93,13 @@ impl Group {
 
     /// Adds `dx` to the gradient of the parameter that begins at `start`; without `keep`, what was there is
     /// forgotten.
-    fn gather(&mut self, start: usize, mut dx: Tensor, keep: bool) {
+    fn gather(&mut self, start: usize, dx: Piece, keep: bool) {
+        if let (Piece::Rows(Rows { rows, index, .. }), true, Some(grad)) =
+            (&dx, keep, &mut self.grad)
+        {
+            return grad.accumulate_rows(start, rows, index);
+        }
+        let mut dx = dx.whole();
         let whole = !keep && dx.shape() == &*self.slots[0].shape && self.slots.len() == 1;
         if whole && dx.is_alone() && dx.spec().is_contiguous() {
             self.grad = Some(dx.reshape([dx.spec().numel()]).detach());
@@ -299,7 +305,7 @@ impl Optimizer {
                 let g = grads.take(&param.get()).ok_or_else(|| {
                     Error::invalid(format!("{} has no gradient in this step", param.name()))
                 })?;
-                group.gather(*start, g, false);
+                group.gather(*start, Piece::Whole(g), false);
             }
         }
         drop(grads);

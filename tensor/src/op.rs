@@ -131,6 +131,26 @@ pub enum Grad {
     Compose,
     /// One gradient per input, `None` where there is none to give.
     Inputs(Vec<Option<Tensor>>),
+    /// That of the first input, a table, is zero but for these rows.
+    Rows(Rows),
+}
+
+/// Rows to add to a table of zeros.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// F32 `[.., D]`.
+    pub rows: Tensor,
+    /// Where each goes: U32 `[..]`.
+    pub index: Tensor,
+    /// How many the table has.
+    pub count: usize,
+}
+
+impl Rows {
+    /// The table.
+    pub fn whole(&self) -> Tensor {
+        self.rows.scatter_add(&self.index, self.count)
+    }
 }
 
 impl Grad {

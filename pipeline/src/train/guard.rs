@@ -104,7 +104,7 @@ fn first_activation(learner: &Learner, batch: &Batch) -> Result<Option<String>> 
 fn first_gradient(learner: &Learner, loss: &Tensor) -> Result<Option<String>> {
     let params: Vec<&Param> = learner.optimizer.params().collect();
     let (mut found, mut failed) = (None, None);
-    backward_into(loss, &mut |id, dx| match is_finite(&dx) {
+    backward_into(loss, &mut |id, dx| match is_finite(&dx.whole()) {
         Ok(false) if found.is_none() => {
             let param = params.iter().find(|p| p.get().id() == id);
             found = param.map(|p| p.name().to_owned());

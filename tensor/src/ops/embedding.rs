@@ -4,7 +4,7 @@
 use super::gather::check_rows;
 use crate::cpu::panel::Weight;
 use crate::cpu::pool::par_rows;
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Rows, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -68,8 +68,13 @@ impl Op for Embedding {
         i == 1
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
-        let dy = dy[0].as_ref().filter(|_| x[0].dtype().is_float());
-        Grad::Inputs(vec![dy.map(|dy| dy.scatter_add(&x[1], x[0].shape()[0])), None])
+        match &dy[0] {
+            Some(dy) if x[0].dtype().is_float() => {
+                let (rows, index, count) = (dy.clone(), x[1].clone(), x[0].dim(0));
+                Grad::Rows(Rows { rows, index, count })
+            }
+            _ => Grad::Inputs(vec![None, None]),
+        }
     }
 }
 

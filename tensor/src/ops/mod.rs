@@ -3,6 +3,7 @@
 use crate::{Tensor, op::Entry};
 
 mod accumulate;
+mod accumulate_rows;
 mod adamw;
 mod along;
 mod argmax;
@@ -33,6 +34,7 @@ mod unary;
 mod views;
 
 pub use accumulate::Accumulate;
+pub use accumulate_rows::AccumulateRows;
 pub use adamw::AdamW;
 pub use along::{NO_INDEX, PutAlong, TakeAlong};
 pub use argmax::{Argmax, TopK};
@@ -65,6 +67,7 @@ pub use views::{BroadcastTo, Narrow, Reshape, Transpose};
 /// Every op with its cases.
 pub const CATALOG: &[Entry] = &[
     accumulate::ENTRY,
+    accumulate_rows::ENTRY,
     adamw::ENTRY,
     along::ENTRY,
     argmax::ENTRY,
