@@ -19,8 +19,7 @@ struct Unit([u8; 16]);
 const LINE: usize = 64;
 
 /// Freed memory by size class (class = number of lines, rounded up to a quarter of a power of two).
-static FREE: Mutex<FreeList> =
-    Mutex::new(FreeList { blocks: BTreeMap::new(), freed: 0, bytes: 0, used: 0, most: 0 });
+static FREE: Mutex<FreeList> = Mutex::new(FreeList::new());
 
 /// At most this much freed memory is kept, and as much again as is in use: a training step frees its
 /// activations and wants them back at once. Together with what is in use it is little more than was once
@@ -44,6 +43,10 @@ struct FreeList {
 }
 
 impl FreeList {
+    const fn new() -> Self {
+        Self { blocks: BTreeMap::new(), freed: 0, bytes: 0, used: 0, most: 0 }
+    }
+
     /// Takes memory of a class into use: a free block of it or of at most a quarter more; else nothing,
     /// after so much was given back, what was free for longest first, that a fresh block makes no new peak
     /// unless it must.
@@ -350,5 +353,29 @@ impl Storage {
                 panic!("a gradient reads elements that its op does not keep (Op::reads)")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_free_for_longest_goes_first() {
+        let mut free = FreeList::new();
+        let class = |megabytes: usize| class_of(megabytes << 20);
+        let take = |free: &mut FreeList, megabytes| {
+            let found = free.take(class(megabytes), true);
+            let fresh = found.is_none();
+            (found.unwrap_or_else(|| Block::fresh(class(megabytes))), fresh)
+        };
+        // More than is kept beside what is in use, and then something small.
+        let blocks = [64, 80, 96, 112].map(|size| take(&mut free, size).0);
+        let (small, _) = take(&mut free, 1);
+        blocks.into_iter().for_each(|block| free.keep(block));
+        free.keep(small);
+        assert!(free.bytes <= KEEP_BYTES && free.used == 0, "{} bytes are free", free.bytes);
+        assert!(!take(&mut free, 1).1, "the block that was freed last is gone");
+        assert!(!take(&mut free, 112).1 && take(&mut free, 64).1, "another than the first went");
     }
 }
