@@ -37,7 +37,7 @@ pub unsafe fn pair_rows<const P: usize, const W: usize>(
     step: usize,
     to: &mut [&mut [[u32; W]]; P],
 ) {
-    // SAFETY: `rows` is called where two rows have W columns.
+    // SAFETY: it is called where two rows have W columns.
     let both = |at: *const f32| unsafe {
         let row = |k| _mm512_maskz_loadu_ps(const { first(W) }, at.add(k * step));
         rounded([row(0), row(1)])
@@ -65,7 +65,10 @@ pub unsafe fn pair_rows_bf16<const P: usize, const W: usize>(
     unsafe { interleave(x, step, to, both) };
 }
 
-/// Pairs of rows, of which `both` gives W columns of the first and W of the second, from 16 lanes on.
+/// Pairs of rows, of which `both` gives W columns of the first, and from lane 16 on W of the second.
+///
+/// # Safety
+/// As above.
 #[inline(always)]
 unsafe fn interleave<T, const P: usize, const W: usize>(
     x: &[T],
