@@ -1,6 +1,6 @@
 //! The backward pass.
 
-use puyu_tensor::{Error, Grad, Node, Result, Rows, Spec, Tensor, no_grad};
+use puyu_tensor::{Error, Grad, Node, Result, SparseRows, Spec, Tensor, no_grad};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub enum Piece {
     /// Of the tensor's shape.
     Whole(Tensor),
     /// Zero but for these rows.
-    Rows(Rows),
+    Sparse(SparseRows),
 }
 
 impl Piece {
@@ -79,7 +79,7 @@ impl Piece {
     pub fn whole(self) -> Tensor {
         match self {
             Self::Whole(dx) => dx,
-            Self::Rows(rows) => no_grad(|| rows.whole()),
+            Self::Sparse(rows) => no_grad(|| rows.whole()),
         }
     }
 }
@@ -130,8 +130,8 @@ fn walk(outputs: Vec<(Tensor, Tensor)>, sink: &mut Sink) -> Result<()> {
                     }
                 }
             }
-            Grad::Rows(rows) => match &inputs[0] {
-                x if x.is_trainable() => sink(x.id(), Piece::Rows(rows)),
+            Grad::Sparse(rows) => match &inputs[0] {
+                x if x.is_trainable() => sink(x.id(), Piece::Sparse(rows)),
                 x if x.requires_grad() => pending.add(x, no_grad(|| rows.whole()), sink),
                 _ => (),
             },

@@ -7,7 +7,7 @@
 
 use crate::{Param, muon};
 use puyu_autograd::{Grads, Piece, backward_into};
-use puyu_tensor::{DType, Dims, Error, Result, Rows, Spec, Tensor, no_grad, ops};
+use puyu_tensor::{DType, Dims, Error, Result, SparseRows, Spec, Tensor, no_grad, ops};
 use std::collections::{HashMap, HashSet};
 
 /// How [`Optimizer`] updates.
@@ -92,9 +92,9 @@ impl Group {
     }
 
     /// Adds `dx` to the gradient of the parameter that begins at `start`; without `keep`, what was there is
-    /// forgotten.
+    /// forgotten. Rows of a table are added in place.
     fn gather(&mut self, start: usize, dx: Piece, keep: bool) {
-        if let (Piece::Rows(Rows { rows, index, .. }), true, Some(grad)) =
+        if let (Piece::Sparse(SparseRows { rows, index, .. }), true, Some(grad)) =
             (&dx, keep, &mut self.grad)
         {
             return grad.accumulate_rows(start, rows, index);

@@ -26,7 +26,7 @@ pub use device::{Device, Gpu, wait};
 pub use dtype::DType;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use layout::{Dims, MAX_DIMS, Packing, Spec};
-pub use op::{Grad, Op, Outs, Rows};
+pub use op::{Grad, Op, Outs, SparseRows};
 pub use storage::{FileBytes, fill_scratch};
 pub use tensor::{Node, Origin, Tensor};
 pub use trace::{trace_reset, trace_sums};

@@ -132,12 +132,12 @@ pub enum Grad {
     /// One gradient per input, `None` where there is none to give.
     Inputs(Vec<Option<Tensor>>),
     /// That of the first input, a table, is zero but for these rows.
-    Rows(Rows),
+    Sparse(SparseRows),
 }
 
-/// Rows to add to a table of zeros.
+/// A sparse gradient of a table: rows to add to zeros, as PyTorch's embeddings have it with `sparse=True`.
 #[derive(Clone, Debug)]
-pub struct Rows {
+pub struct SparseRows {
     /// F32 `[.., D]`.
     pub rows: Tensor,
     /// Where each goes: U32 `[..]`.
@@ -146,7 +146,7 @@ pub struct Rows {
     pub count: usize,
 }
 
-impl Rows {
+impl SparseRows {
     /// The table.
     pub fn whole(&self) -> Tensor {
         self.rows.scatter_add(&self.index, self.count)

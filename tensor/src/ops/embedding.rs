@@ -4,7 +4,7 @@
 use super::gather::check_rows;
 use crate::cpu::panel::Weight;
 use crate::cpu::pool::par_rows;
-use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Rows, Work};
+use crate::op::{Arg, Case, Entry, Grad, Op, Outs, SparseRows, Work};
 use crate::{DType, Dims, Spec, Tensor, View, ViewMut, apply1, quant};
 
 /// The catalog's line.
@@ -71,7 +71,7 @@ impl Op for Embedding {
         match &dy[0] {
             Some(dy) if x[0].dtype().is_float() => {
                 let (rows, index, count) = (dy.clone(), x[1].clone(), x[0].dim(0));
-                Grad::Rows(Rows { rows, index, count })
+                Grad::Sparse(SparseRows { rows, index, count })
             }
             _ => Grad::Inputs(vec![None, None]),
         }
