@@ -266,7 +266,7 @@ fn the_real_model_learns_a_row_by_lora_qlora_and_in_full() {
 }
 
 #[test]
-#[ignore = "minutes: fifty steps three times; run it by name before a release"]
+#[ignore = "three minutes: fifty steps three times"]
 fn the_real_model_learns_in_fifty_steps() {
     for more in REAL {
         let Some((first, last)) = real(50, 10, more) else { return };
