@@ -11,7 +11,9 @@ const PACKAGE: &str = "llama-cpp-python==0.3.36";
 
 /// Where everything lies, so that a second run finds it.
 fn folder() -> PathBuf {
-    from_root("build/peers".into())
+    let folder = from_root("build/peers".into());
+    std::fs::create_dir_all(&folder).expect("build/ can be written to");
+    folder
 }
 
 /// A program of llama.cpp: from `PUYU_LLAMA_CPP`, a folder of programs, else built here for this machine.
