@@ -35,12 +35,16 @@ fn logits(path: &Path, adapter: Option<&Path>) -> Result<Vec<f32>> {
     loaded.model.forward(&Tensor::new(&IDS, [IDS.len()]), &mut ctx).to_vec()
 }
 
-/// An adapter of random numbers on the layers of `base` whose names end in one of `targets`.
+/// An adapter of random numbers on the layers of `base` that `config` names.
 fn write(folder: &Path, base: &Path, config: &AdapterConfig) {
     let base = opened(base);
     let mut params = Vec::new();
     for name in base.source().names() {
         let Some(path) = name.strip_suffix(".weight") else { continue };
+        if config.replaces(name) {
+            let shape = base.source().spec(name).unwrap().shape;
+            params.push(Param::new(name, normal(7, name, &shape, 0.3)));
+        }
         let Some((rank, _)) = config.rank(path) else { continue };
         let Some(spec) = base.source().spec(name).filter(|s| s.rank() == 2) else { continue };
         for (part, shape) in [("lora_A", [rank, spec.shape[1]]), ("lora_B", [spec.shape[0], rank])]
@@ -53,24 +57,28 @@ fn write(folder: &Path, base: &Path, config: &AdapterConfig) {
     save(folder, config, &params).unwrap();
 }
 
-fn adapter(base: &str, targets: &[&str]) -> (TempDir, PathBuf) {
+fn adapter(base: &str, targets: &[&str], whole: &[&str]) -> (TempDir, PathBuf) {
     let base = fixtures().join(base);
     let folder = tempfile::tempdir().unwrap();
-    let targets = targets.iter().map(|t| (*t).to_owned()).collect();
-    write(folder.path(), &base, &AdapterConfig::new("base", 3, 6.0, targets));
+    let owned = |names: &[&str]| names.iter().map(|t| (*t).to_owned()).collect();
+    let mut config = AdapterConfig::new("base", 3, 6.0, owned(targets));
+    config.whole = owned(whole);
+    write(folder.path(), &base, &config);
     (folder, base)
 }
 
 #[test]
 fn a_merged_adapter_is_the_adapter() {
-    for (base, targets) in [
-        ("internlm2", vec!["wqkv", "w2"]),
-        ("internlm2", vec![]),
-        ("internlm3", vec!["k_proj", "o_proj", "up_proj"]),
-        ("internlm1", vec!["q_proj", "gate_proj"]),
-        ("llama_tied", vec!["q_proj", "v_proj", "down_proj"]),
+    for (base, targets, whole) in [
+        ("internlm2", &["wqkv", "w2"][..], &[][..]),
+        ("internlm2", &[], &[]),
+        ("internlm2", &["w1"], &["output", "layers.1.attention", "norm"]),
+        ("internlm3", &["k_proj", "o_proj", "up_proj"], &[]),
+        ("internlm1", &["q_proj", "gate_proj"], &["lm_head", "embed_tokens"]),
+        ("llama_tied", &["q_proj", "v_proj", "down_proj"], &[]),
+        ("llama_tied", &[], &["embed_tokens"]),
     ] {
-        let (folder, path) = adapter(base, &targets);
+        let (folder, path) = adapter(base, targets, whole);
         let (plain, adapted) =
             (logits(&path, None).unwrap(), logits(&path, Some(folder.path())).unwrap());
         assert!(worst(&plain, &adapted) > 1e-2, "{base}: the adapter does nothing");
@@ -89,7 +97,12 @@ fn a_merged_adapter_is_the_adapter() {
 /// An adapter on InternLM2's fused projection fits a GGUF file that has q, k and v apart.
 #[test]
 fn a_fused_adapter_fits_split_projections() {
-    let (folder, path) = adapter("internlm2", &["wqkv"]);
+    splits(&["wqkv"], &[]);
+    splits(&["w2"], &["wqkv"]);
+}
+
+fn splits(targets: &[&str], whole: &[&str]) {
+    let (folder, path) = adapter("internlm2", targets, whole);
     let base = opened(&path);
     let gguf = folder.path().join("split.gguf");
     let export = Export {
@@ -116,7 +129,8 @@ fn what_is_not_plain_lora_is_refused_by_name() {
     for (key, value) in [
         ("peft_type", json!("LOHA")),
         ("use_dora", json!(true)),
-        ("modules_to_save", json!(["lm_head"])),
+        ("modules_to_save", json!("lm_head")),
+        ("modules_to_save", json!([""])),
         ("bias", json!("all")),
         ("lora_bias", json!(true)),
         ("layers_to_transform", json!([1])),
@@ -158,7 +172,7 @@ fn ranks_and_scales_follow_the_patterns() {
 /// Missing, misshapen and extra tensors are one error, when running and when merging.
 #[test]
 fn an_adapter_that_does_not_fit_is_one_error() {
-    let (folder, path) = adapter("llama_tied", &["q_proj"]);
+    let (folder, path) = adapter("llama_tied", &["q_proj"], &[]);
     let config = AdapterConfig::new("base", 3, 6.0, vec!["q_proj".into()]);
     let saved = SavedAdapter::open(
         folder.path(),
@@ -193,6 +207,30 @@ fn an_adapter_that_does_not_fit_is_one_error() {
     assert!(none.contains("adapter_config.json"), "{none}");
 }
 
+/// A module that is whole must be there, whole, and of the model's shape.
+#[test]
+fn whole_modules_that_do_not_fit_are_errors() {
+    let (folder, path) = adapter("internlm2", &["w2"], &["output"]);
+    let mut config = AdapterConfig::new("base", 3, 6.0, vec!["w2".into()]);
+    let open = |config: &AdapterConfig, width: usize, name: &str| {
+        config.rank("w2").unwrap();
+        let weight = Param::new(name, Tensor::zeros([64, width], DType::F32));
+        save(folder.path(), config, &[weight]).unwrap();
+        logits(&path, Some(folder.path())).unwrap_err().to_string()
+    };
+    let error = open(&config, 64, "output.weight");
+    assert!(error.contains("nor in one of modules_to_save"), "{error}");
+    config.whole = vec!["output".into(), "tok_embeddings".into()];
+    let error = open(&config, 64, "output.weight");
+    assert!(error.contains("model.tok_embeddings.weight is missing"), "{error}");
+    config.whole = vec!["output".into()];
+    let error = open(&config, 7, "output.weight");
+    assert!(error.contains("output.weight has shape [64, 7]"), "{error}");
+    let out = folder.path().join("out");
+    let merging = convert::merge(&opened(&path), folder.path(), &out, None).unwrap_err();
+    assert!(merging.to_string().contains("output.weight is missing or has another"), "{merging}");
+}
+
 const PEFT: &str = r#"
 import json, sys, torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -204,8 +242,12 @@ torch.manual_seed(0)
 with torch.no_grad():
     read = PeftModel.from_pretrained(load(), ours)(ids).logits.flatten().tolist()
     config = LoraConfig(r=4, lora_alpha=6, target_modules=r".*\.(q_proj|up_proj)", use_rslora=True,
-                        rank_pattern={"up_proj": 2}, init_lora_weights=False, task_type="CAUSAL_LM")
+                        rank_pattern={"up_proj": 2}, init_lora_weights=False, task_type="CAUSAL_LM",
+                        modules_to_save=["norm", "down_proj"])
     made = get_peft_model(load(), config)
+    for name, p in made.named_parameters():
+        if "modules_to_save" in name:
+            p += 0.1 * torch.randn_like(p)
     made.save_pretrained(theirs)
     written = made(ids).logits.flatten().tolist()
 print(json.dumps([read, written]))
@@ -217,7 +259,8 @@ fn peft_computes_the_same() {
         eprintln!("SKIPPED: PUYU_PYTHON names no Python with torch, transformers and peft");
         return;
     };
-    let (ours, base) = adapter("llama_tied", &["q_proj", "v_proj", "down_proj"]);
+    let targets = ["q_proj", "v_proj", "down_proj"];
+    let (ours, base) = adapter("llama_tied", &targets, &["norm", "0.mlp.up_proj"]);
     let theirs = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(python);
     command

@@ -2,6 +2,7 @@
 //! resuming, and what is refused; and the real model (`PUYU_SMOLLM2`).
 
 use puyu::data::Batch;
+use puyu::engine::{Engine, LoadOptions};
 use puyu::finetune::{FinetuneConfig, prepare};
 use puyu::train::{Ended, Parts, Trainer};
 use puyu_models::format::{self, OpenOptions};
@@ -113,6 +114,7 @@ fn an_adapter_run_trains_saves_and_resumes_the_adapter_alone() {
     let place = Place::new();
     for (model, lora, lower) in [
         ("internlm2", "[lora]\nrank = 4\ntargets = [\"wqkv\", \"w2\"]\n", 0.5),
+        ("internlm2", "[lora]\nrank = 4\nmodules_to_save = [\"output\", \"norm\"]\n", 0.5),
         ("llama_tied", "[lora]\nrank = 4\nbase = \"q8_0\"\n", 0.5),
         ("llama_tied", "[lora]\nrank = 4\nrslora = true\nbase = \"stored\"\n", 0.5),
     ] {
@@ -174,6 +176,7 @@ fn preference_methods_lower_their_losses() {
         ("llama_tied", format!("[finetune]\nmethod = \"orpo\"\n{lora}")),
         ("internlm2_reward", "[finetune]\nmethod = \"reward\"\nranking = \"logistic\"\n".into()),
         ("internlm2", "[finetune]\nmethod = \"reward\"\n".into()),
+        ("internlm2", format!("[finetune]\nmethod = \"reward\"\n{lora}base = \"nf4_dq\"\n")),
     ]
     .iter()
     .enumerate()
@@ -202,8 +205,47 @@ fn a_language_model_becomes_a_reward_model() {
 
     let llama = place.refused("llama_tied", "pairs.jsonl", reward);
     assert!(llama.contains("model_type `llama`"), "{llama}");
-    let adapted = place.refused("internlm2", "pairs.jsonl", &format!("{reward}[lora]\nrank = 2\n"));
-    assert!(adapted.contains("[lora] left out"), "{adapted}");
+}
+
+/// Beside an adapter the new head is a module of the adapter, and the merge is a reward model.
+#[test]
+fn an_adapter_makes_a_reward_model() {
+    let place = Place::new();
+    let more = "[finetune]\nmethod = \"reward\"\n[lora]\nrank = 2\n";
+    place.run("dir", "internlm2", "pairs.jsonl", more);
+    let adapter = place.path("dir").join("step-000006");
+    let config = std::fs::read(adapter.join("adapter_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["modules_to_save"], serde_json::json!(["v_head"]));
+    assert!(!config["target_modules"].to_string().contains("v_head"), "{config}");
+    assert_eq!(config["task_type"], "FEATURE_EXTRACTION");
+
+    let base = fixtures().join("internlm2");
+    let open = |path: &Path| format::open(path, OpenOptions::default()).unwrap();
+    let out = place.path("merged");
+    format::convert::merge(&open(&base), &adapter, &out, None).unwrap();
+    let merged = open(&out);
+    assert_eq!(merged.config().unwrap()["architectures"][0], "InternLM2ForRewardModel");
+    let trained = open(&adapter.join(ADAPTER));
+    let head = |c: &format::Checkpoint, name: &str| {
+        c.source().tensor(name).unwrap().to_vec::<f32>().unwrap()
+    };
+    let there = head(&trained, "base_model.model.v_head.weight");
+    assert_eq!(head(&merged, "v_head.weight"), there);
+    assert!(there.len() == 64 && there.iter().any(|x| *x != 0.0));
+    assert!(!merged.source().names().contains(&"output.weight"));
+    let loaded = puyu_models::load(&out, OpenOptions::default(), None).unwrap();
+    assert_eq!(loaded.model.output().weight().get().shape(), [1, 64]);
+
+    let gguf = format::convert::merge(&open(&base), &adapter, &place.path("m.gguf"), None);
+    assert!(gguf.unwrap_err().to_string().contains("reward model"));
+    let silent = |path: &Path, adapter| {
+        let engine = Engine::open_adapted(path, adapter, LoadOptions::default(), &|_, _| ());
+        engine.err().unwrap().to_string()
+    };
+    for error in [silent(&base, Some(&adapter)), silent(&out, None)] {
+        assert!(error.contains("is of a reward model, which gives a score"), "{error}");
+    }
 }
 
 #[test]
@@ -216,6 +258,12 @@ fn contradictions_are_refused_by_name() {
         ("pairs.jsonl", "", "finetune.method is sft"),
         ("chat.jsonl", "[lora]\ntargets = [\"wqkv\", \"q_proj\"]\n", "q_proj"),
         ("chat.jsonl", "[lora]\ntargets = [\"output\"]\n", "head"),
+        ("chat.jsonl", "[lora]\nmodules_to_save = [\"lm_head\"]\n", "names `lm_head`"),
+        (
+            "pairs.jsonl",
+            "[lora]\nmodules_to_save = [\"output\"]\n[finetune]\nmethod = \"dpo\"\n",
+            "lora.modules_to_save and dpo",
+        ),
         ("chat.jsonl", "[lora]\nbase = \"int3\"\n", "lora.base"),
         ("chat.jsonl", "[lora]\nbase = \"q4_k\"\n", "q4_k"),
         ("chat.jsonl", "[lora]\nrank = 0\n", "lora.rank"),

@@ -2,7 +2,7 @@
 
 use puyu::finetune::{FinetuneConfig, Method as Goal};
 use puyu::plan::{
-    Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
+    Device, Memory, Method, NF4_BITS, Parameters, Setting, Whole, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
 };
 use puyu::train::TrainConfig;
@@ -145,6 +145,20 @@ fn ranks_share_what_zero_says() {
         let held = m.weights + m.gradients + m.optimizer;
         assert!((held / (wanted * x) - 1.0).abs() < 1e-9, "ZeRO {zero}: {held}");
     }
+}
+
+/// A head that is trained beside adapters is F32, with a gradient and two moments.
+#[test]
+fn modules_trained_as_a_whole_are_f32() {
+    let (_, c) = shipped("internlm2-1_8b");
+    let numbers = (c.vocab_size * c.hidden_size) as u64;
+    let lora = Method::lora(16);
+    let [plain, whole] = [lora, lora.with(Whole { numbers, head: true })]
+        .map(|method| Memory::of(&c, &setting(method, 64, 0)));
+    let n = numbers as f64;
+    assert_eq!(whole.weights - plain.weights, 2.0 * n);
+    assert_eq!(whole.gradients - plain.gradients, 4.0 * n);
+    assert_eq!(whole.optimizer - plain.optimizer, 8.0 * n);
 }
 
 /// A checkpointed layer keeps its input only.

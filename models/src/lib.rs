@@ -10,6 +10,7 @@ mod internlm2;
 pub mod internlm3;
 mod llama;
 mod model;
+pub mod reward;
 pub mod tokenizer;
 
 pub use config::Config;

@@ -37,4 +37,10 @@ pub fn lora_delta(a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
 pub trait Adapter: Weights {
     /// The rank and the scale of the layer at `path`; `None` if it is left alone.
     fn rank(&self, path: &str) -> Option<(usize, f32)>;
+
+    /// Whether the parameter `name` is the adapter's as a whole: it comes from there, as it is stored. What a new
+    /// adapter has not is the model's own value in F32, where training begins.
+    fn replaces(&self, _name: &str) -> bool {
+        false
+    }
 }

@@ -35,6 +35,8 @@ pub struct Vars<'a> {
 struct Root<'a> {
     weights: &'a dyn Weights,
     names: BTreeSet<String>,
+    /// Those of the adapter.
+    added: BTreeSet<String>,
     used: RefCell<BTreeSet<String>>,
     params: RefCell<Vec<Param>>,
     /// Missing and misshapen names, in order of use.
@@ -56,10 +58,12 @@ impl<'a> Vars<'a> {
         dtype: Option<DType>,
         adapter: Option<&'a dyn Adapter>,
     ) -> Self {
-        let added = adapter.map(|a| a.names()).unwrap_or_default();
+        let added: BTreeSet<String> =
+            adapter.map(|a| a.names()).unwrap_or_default().into_iter().collect();
         let root = Root {
             weights,
-            names: weights.names().into_iter().chain(added).collect(),
+            names: weights.names().into_iter().chain(added.iter().cloned()).collect(),
+            added,
             used: RefCell::default(),
             params: RefCell::default(),
             problems: RefCell::default(),
@@ -83,7 +87,13 @@ impl<'a> Vars<'a> {
 
     /// The parameter at this place.
     pub fn param(&self, shape: &[usize]) -> Param {
-        self.param_of(self.root.weights, self.root.dtype, shape)
+        let (root, name) = (&self.root, &self.path);
+        let own = || root.names.contains(name) && !root.added.contains(name);
+        match root.adapter.filter(|a| a.replaces(name)) {
+            None => self.param_of(root.weights, root.dtype, shape),
+            Some(_) if own() => self.param_of(root.weights, Some(DType::F32), shape),
+            Some(adapter) => self.param_of(adapter, None, shape),
+        }
     }
 
     /// The parameter at this place, from `weights`; a matrix becomes `dtype`.

@@ -1,12 +1,12 @@
 //! Adapters in PEFT's format: `adapter_config.json` says which layers are adapted and how strongly,
-//! `adapter_model.safetensors` holds A and B of each under `base_model.model.<path>`. What would change
-//! the result and is not plain LoRA is refused by the name of its key.
+//! `adapter_model.safetensors` holds A and B of each under `base_model.model.<path>`, and the tensors of modules
+//! that were trained as a whole. What would change the result and is neither is refused by the name of its key.
 
 use super::cursor::quote;
 use super::gguf_names::wqkv_row;
 use super::hugging_face::write_json;
 use super::{OpenOptions, Source, Table, json::read_config, safetensors, safetensors_write};
-use crate::Config;
+use crate::{Config, reward};
 use fancy_regex::Regex;
 use puyu_nn::{Adapter, Param, Weights};
 use puyu_tensor::{Context, Error, Result, Spec, Tensor};
@@ -32,6 +32,8 @@ pub struct AdapterConfig {
     pub alpha: f64,
     /// Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732).
     pub rslora: bool,
+    /// `modules_to_save`: paths, or what they end in, of modules that are trained as a whole.
+    pub whole: Vec<String>,
     targets: Targets,
     /// Other ranks and alphas of layers whose path ends in a match.
     ranks: Vec<(Regex, usize)>,
@@ -62,6 +64,7 @@ impl AdapterConfig {
             rank,
             alpha,
             rslora: false,
+            whole: Vec::new(),
             targets: if targets.is_empty() { Targets::All } else { Targets::Names(targets) },
             ranks: Vec::new(),
             alphas: Vec::new(),
@@ -70,8 +73,10 @@ impl AdapterConfig {
 
     /// Names the targets one by one, as PEFT does in its files: the last parts of the paths of `params`.
     pub fn name_targets(&mut self, params: &[Param]) {
-        let layer = |p: &Param| p.name().rsplit('.').nth(2).map(str::to_owned);
-        let names: BTreeSet<String> = params.iter().filter_map(layer).collect();
+        let layer =
+            |p: &Param| p.name().split(".lora_").next()?.rsplit('.').next().map(str::to_owned);
+        let params = params.iter().filter(|p| p.name().contains(".lora_"));
+        let names: BTreeSet<String> = params.filter_map(layer).collect();
         self.targets = Targets::Names(names.into_iter().collect());
     }
 
@@ -96,6 +101,10 @@ impl AdapterConfig {
             rank: rank("r", &json["r"])?,
             alpha: positive("lora_alpha")?,
             rslora: json["use_rslora"] == true,
+            whole: match &json["modules_to_save"] {
+                Value::Null => Vec::new(),
+                list => names("modules_to_save", list)?,
+            },
             targets: targets(&json["target_modules"])?,
             ranks: patterns("rank_pattern", json, |v| rank("rank_pattern", v))?,
             alphas: patterns("alpha_pattern", json, |v| {
@@ -119,12 +128,15 @@ impl AdapterConfig {
         };
         let ranks = self.ranks.iter().map(|(k, v)| (written(k), json!(v)));
         let alphas = self.alphas.iter().map(|(k, v)| (written(k), json!(v)));
+        // PEFT wants a language model to generate, which a reward model does not.
+        let task = if self.replaces(reward::HEAD) { "FEATURE_EXTRACTION" } else { "CAUSAL_LM" };
+        let whole = Some(&self.whole).filter(|whole| !whole.is_empty());
         json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": self.base,
+            "peft_type": "LORA", "task_type": task, "base_model_name_or_path": self.base,
             "r": self.rank, "lora_alpha": self.alpha, "lora_dropout": 0.0, "bias": "none",
             "target_modules": targets, "use_rslora": self.rslora, "use_dora": false,
             "fan_in_fan_out": false, "init_lora_weights": true, "inference_mode": true,
-            "modules_to_save": null, "layers_to_transform": null, "layers_pattern": null,
+            "modules_to_save": whole, "layers_to_transform": null, "layers_pattern": null,
             "rank_pattern": ranks.collect::<Map<_, _>>(),
             "alpha_pattern": alphas.collect::<Map<_, _>>(),
         })
@@ -143,15 +155,25 @@ impl AdapterConfig {
         let r = first(&self.ranks, path).unwrap_or(self.rank);
         let alpha = first(&self.alphas, path).unwrap_or(self.alpha);
         let by = if self.rslora { (r as f64).sqrt() } else { r as f64 };
-        wanted.then_some((r, (alpha / by) as f32))
+        let whole = self.whole.iter().any(|module| path.ends_with(module));
+        (wanted && !whole).then_some((r, (alpha / by) as f32))
+    }
+
+    /// Whether the tensor `name` belongs to a module that is trained as a whole.
+    pub fn replaces(&self, name: &str) -> bool {
+        self.whole.iter().any(|module| is_within(name, module))
     }
 }
 
-/// Keys that make an adapter more than A and B; absent, null, false and empty say that they do not.
+/// Whether the tensor `name` lies in a module whose path ends in `module`, which is PEFT's rule for `modules_to_save`.
+pub fn is_within(name: &str, module: &str) -> bool {
+    name.match_indices('.').any(|(end, _)| name[..end].ends_with(module))
+}
+
+/// Keys that make an adapter more than A, B and whole modules; absent, null, false and empty say that they do not.
 fn refuse_others(json: &Value) -> Result<()> {
-    const OTHERS: [&str; 16] = [
+    const OTHERS: [&str; 15] = [
         "use_dora",
-        "modules_to_save",
         "lora_bias",
         "fan_in_fan_out",
         "layers_to_transform",
@@ -208,16 +230,18 @@ fn targets(json: &Value) -> Result<Targets> {
             regex("target_modules", &format!("^(?:{pattern})$"))?,
             pattern.into(),
         )),
-        Value::Array(list) if !list.is_empty() => {
-            let name = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
-            let names = list.iter().map(name).collect::<Option<Vec<_>>>();
-            let wrong = || Error::format("target_modules has an entry that is no name");
-            names.map(Targets::Names).ok_or_else(wrong)
-        }
+        Value::Array(list) if !list.is_empty() => names("target_modules", json).map(Targets::Names),
         other => Err(Error::format(format!(
             "target_modules is {other}, expected a list of names or a pattern"
         ))),
     }
+}
+
+fn names(key: &str, json: &Value) -> Result<Vec<String>> {
+    let wrong = || Error::format(format!("{key} is {json}, expected a list of names"));
+    let name = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
+    let names = json.as_array().map(|list| list.iter().map(name).collect::<Option<Vec<_>>>());
+    names.flatten().ok_or_else(wrong)
 }
 
 /// What PEFT puts around a key of `rank_pattern` and `alpha_pattern`.
@@ -277,19 +301,40 @@ impl SavedAdapter {
         let config = AdapterConfig::from_json(&read_config(&file)?).context(file.display())?;
         let table = safetensors::open(&folder.join(MODEL), OpenOptions::default())?;
         let known = |n: &&str| {
-            n.starts_with(PREFIX)
-                && (n.ends_with(".lora_A.weight") || n.ends_with(".lora_B.weight"))
+            n.ends_with(".lora_A.weight") || n.ends_with(".lora_B.weight") || config.replaces(n)
         };
-        if let Some(other) = table.names().into_iter().find(|n| !known(n)) {
+        if let Some(other) = table.names().into_iter().find(|n| !n.starts_with(PREFIX) || !known(n))
+        {
             return Err(Error::unsupported(format!(
-                "{}: tensor {} is neither A nor B of a layer ({PREFIX}<path>.lora_A.weight)",
+                "{}: tensor {} is neither A nor B of a layer ({PREFIX}<path>.lora_A.weight), nor in one of \
+                 modules_to_save",
                 folder.join(MODEL).display(),
                 quote(other)
             )));
         }
         let apart = names.iter().any(|n| n.ends_with(".attention.wq.weight"));
         let split = apart.then(|| (shape.heads / shape.kv_heads, shape.head_dim));
-        Ok(Self { config, table, split })
+        let adapter = Self { config, table, split };
+        let missing = |n: &&&str| adapter.replaces(n) && adapter.whole(n).is_none();
+        match names.iter().find(missing) {
+            Some(name) => Err(Error::format(format!(
+                "{}: {name} is missing, which is in one of modules_to_save",
+                folder.join(MODEL).display()
+            ))),
+            None => Ok(adapter),
+        }
+    }
+
+    /// Whether it brings a score's head: on a language model it makes a reward model.
+    pub fn scores(&self) -> bool {
+        self.whole(reward::HEAD).is_some()
+    }
+
+    /// The spec of the tensor `name`, or of what it is a part of, if the adapter replaces it.
+    pub(super) fn whole(&self, name: &str) -> Option<Spec> {
+        let fused = self.fused(name).map(|(fused, _)| fused);
+        let spec = self.table.spec(&format!("{PREFIX}{}", fused.as_deref().unwrap_or(name)));
+        spec.filter(|_| self.replaces(name))
     }
 
     /// A and B of the layer at `path` and its scale, checked against the `[out, in]` of its weight;
@@ -376,9 +421,15 @@ impl Adapter for SavedAdapter {
             self.config.rank(name.strip_suffix(".lora_A.weight")?)
         })
     }
+
+    fn replaces(&self, name: &str) -> bool {
+        let fused = || self.fused(name).is_some_and(|(fused, _)| self.config.replaces(&fused));
+        self.config.replaces(name) || fused()
+    }
 }
 
-/// Writes an adapter: the parameters called `<path>.lora_A.weight` and `<path>.lora_B.weight`.
+/// Writes an adapter: the parameters called `<path>.lora_A.weight` and `<path>.lora_B.weight`, and those of whole
+/// modules.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -401,6 +452,15 @@ pub fn save(folder: &Path, config: &AdapterConfig, params: &[Param]) -> Result<(
 pub(super) fn check(adapter: &SavedAdapter, base: &dyn Source) -> Result<()> {
     let (mut problems, mut used) = (Vec::new(), HashSet::new());
     for name in base.names() {
+        if adapter.replaces(name) {
+            let shape =
+                |t: Tensor| *t.shape() == base.spec(name).map_or([].into(), |s| s.shape)[..];
+            if !adapter.get(name).is_ok_and(shape) {
+                problems.push(format!("{name} is missing or has another shape than the model's"));
+            }
+            used.insert(name.to_owned());
+            continue;
+        }
         let Some(path) = name.strip_suffix(".weight") else { continue };
         let Some(spec) = base.spec(name).filter(|s| s.rank() == 2) else { continue };
         if HEADS.contains(&path) && adapter.rank(path).is_some() {

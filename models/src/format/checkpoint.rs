@@ -5,6 +5,7 @@ use super::gguf::{self, Gguf};
 use super::gguf_config;
 use super::gguf_names::Renamed;
 use super::{Metadata, OpenOptions, Source, Table, json, pickle, safetensors, zip};
+use crate::tokenizer::Tokenizer;
 use puyu_tensor::{Context, Error, Result};
 use std::fmt;
 use std::io::Read;
@@ -97,6 +98,17 @@ impl Checkpoint {
                 gguf_config::config(renamed.gguf()).context(self.path.display())
             }
             (_, folder) => json::read_config(&folder.unwrap_or(Path::new("")).join("config.json")),
+        }
+    }
+
+    /// The tokenizer beside or in it.
+    ///
+    /// # Errors
+    /// If there is none, or it is broken.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match (self.metadata(), self.folder()) {
+            (Some(metadata), _) => Tokenizer::from_metadata(metadata).context(self.path.display()),
+            (None, folder) => Tokenizer::load(folder.unwrap_or(&self.path)),
         }
     }
 

@@ -23,7 +23,7 @@ const GENERATION: &str = "generation_config.json";
 /// If the checkpoint is no model that puyu runs, or the file cannot be written; an old file of that
 /// name is then left as it was.
 pub fn to_gguf(from: &Checkpoint, path: &Path, dtype: Option<DType>) -> Result<Vec<String>> {
-    to_gguf_with(from, from.source(), path, dtype, &Metadata::default())
+    to_gguf_with(from, from.source(), &from.config()?, path, dtype, &Metadata::default())
 }
 
 /// [`to_gguf`] with all matrices in `dtype`, and with metadata that replaces what would be written.
@@ -36,18 +36,19 @@ pub fn quantize(
     dtype: DType,
     overrides: &Metadata,
 ) -> Result<Vec<String>> {
-    to_gguf_with(from, from.source(), path, Some(dtype), overrides)
+    to_gguf_with(from, from.source(), &from.config()?, path, Some(dtype), overrides)
 }
 
-/// [`to_gguf`] with the tensors of `source` and the metadata of `overrides`.
+/// [`to_gguf`] with the tensors of `source`, its config.json, and the metadata of `overrides`.
 fn to_gguf_with(
     from: &Checkpoint,
     source: &dyn Source,
+    config: &Value,
     path: &Path,
     dtype: Option<DType>,
     overrides: &Metadata,
 ) -> Result<Vec<String>> {
-    let config = Config::from_json(&from.config()?).context(from.path.display())?;
+    let config = Config::from_json(config).context(from.path.display())?;
     let (mut metadata, mut warnings) = tokenizer_metadata(from, &config)?;
     if let Some(folder) = from.folder().filter(|f| f.join(GENERATION).exists()) {
         sampling::write(&read_config(&folder.join(GENERATION))?, &mut metadata);
@@ -100,13 +101,14 @@ fn tokenizer_metadata(from: &Checkpoint, config: &Config) -> Result<(Metadata, V
 /// # Errors
 /// If the checkpoint is no GGUF file, or no model that puyu runs, or a file cannot be written.
 pub fn to_hugging_face(from: &Checkpoint, folder: &Path, dtype: Option<DType>) -> Result<()> {
-    to_hugging_face_with(from, from.source(), folder, dtype)
+    to_hugging_face_with(from, from.source(), from.config()?, folder, dtype)
 }
 
-/// [`to_hugging_face`] with the tensors of `source`.
+/// [`to_hugging_face`] with the tensors of `source`, and its config.json.
 fn to_hugging_face_with(
     from: &Checkpoint,
     source: &dyn Source,
+    mut config: Value,
     folder: &Path,
     dtype: Option<DType>,
 ) -> Result<()> {
@@ -116,7 +118,6 @@ fn to_hugging_face_with(
     if let Some(block) = dtype.filter(|d| !d.is_float()) {
         return Err(Error::invalid(format!("a Hugging Face folder cannot hold {block}")));
     }
-    let mut config = from.config()?;
     let mut vocab = GgufVocab::read(meta)?;
     let ends = gguf_config::eos_ids(meta)?;
     // The end of a text is the tokenizer's, the end of a turn the generation's.
@@ -154,12 +155,12 @@ pub fn merge(
     }
     let merged = Merged::new(from, adapter)?;
     if out.extension().is_some_and(|e| e == "gguf") {
-        return to_gguf_with(from, &merged, out, dtype, &Metadata::default());
+        return to_gguf_with(from, &merged, &merged.config, out, dtype, &Metadata::default());
     }
     match from.folder() {
-        None => to_hugging_face_with(from, &merged, out, dtype)?,
+        None => to_hugging_face_with(from, &merged, merged.config.clone(), out, dtype)?,
         Some(folder) => {
-            hugging_face::save(out, &merged, &from.config()?, dtype)?;
+            hugging_face::save(out, &merged, &merged.config, dtype)?;
             copy_others(folder, out)?;
         }
     }

@@ -1,18 +1,21 @@
 //! `puyu plan`: what a training run will need, before it is run and without its weights.
 
 use super::output;
-use crate::finetune::{FinetuneConfig, LoraConfig, Method as Goal, none_beside_an_adapter};
+use crate::finetune::{FinetuneConfig, LoraConfig, Method as Goal};
 use crate::hub;
 use crate::plan::{
-    Device, Memory, Method, NF4_BITS, Parameters, Setting, kept, largest_batch, step_flops,
+    Device, Memory, Method, NF4_BITS, Parameters, Setting, Whole, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
 };
 use crate::train::config::{ConfigText, OptimizerName, Override, Shipped};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
-use puyu_models::Config;
+use puyu_models::format::adapter::AdapterConfig;
 use puyu_models::format::{self, OpenOptions, json};
-use puyu_tensor::{Context, DType, Error, Result};
+use puyu_models::reward::HEAD;
+use puyu_models::{Config, Loaded, build};
+use puyu_nn::Weights;
+use puyu_tensor::{Context, DType, Error, Result, Tensor};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -82,8 +85,6 @@ struct Planned {
     config: Config,
     setting: Setting,
     accumulate: usize,
-    /// Whether the model gets a score's head, beside which there is no adapter.
-    new_head: bool,
 }
 
 impl PlanArgs {
@@ -137,15 +138,18 @@ impl PlanArgs {
         }
         let mut planned = Planned::of(Config::from_json(&json).context("[model]")?);
         let goal = all.finetune.method;
-        planned.new_head = goal == Goal::Reward && !planned.config.reward;
-        if planned.new_head && all.lora.is_some() {
-            return Err(none_beside_an_adapter(c.model.from.as_deref().unwrap_or_default()));
-        }
-        planned.config.reward |= planned.new_head;
+        let new_head = goal == Goal::Reward && !planned.config.reward;
+        planned.config.reward |= new_head;
         planned.accumulate = c.train.accumulate;
         planned.setting = Setting {
             method: match &all.lora {
-                Some(lora) => adapters(lora, c.model.dtype.into(), c.model.from.as_deref())?,
+                Some(lora) => {
+                    let from = c.model.from.as_deref().unwrap_or_default();
+                    let mut rule = lora.adapter(from);
+                    rule.whole.extend(new_head.then(|| HEAD.replace(".weight", "")));
+                    let whole = whole(&planned.config, &rule)?;
+                    adapters(lora, c.model.dtype.into(), from)?.with(whole)
+                }
                 None => Method::Full,
             },
             goal,
@@ -236,8 +240,9 @@ impl PlanArgs {
             if setting.in_pairs() { "one pair" } else { "one row" },
             if setting.in_pairs() { "pairs that fit" } else { "rows that fit" },
         );
-        let methods = [Method::Full, Method::lora(self.lora_rank), Method::qlora(self.lora_rank)];
-        for &method in if planned.new_head { &methods[..1] } else { &methods } {
+        let adapters = [Method::lora(self.lora_rank), Method::qlora(self.lora_rank)];
+        let adapters = adapters.map(|method| method.with(setting.method.whole()));
+        for method in [Method::Full].into_iter().chain(adapters) {
             for checkpointed in [0, c.layers] {
                 let s = Setting { method, checkpointed, batch: 1, ..*setting };
                 let rows = match largest_batch(c, s, most, 1024) {
@@ -266,7 +271,7 @@ impl Planned {
         let (muon, checkpointed, ranks, zero) = (false, 0, 1, 0);
         let goal = if config.reward { Goal::Reward } else { Goal::Sft };
         let setting = Setting { method, goal, muon, batch, seq_len, checkpointed, ranks, zero };
-        Self { config, setting, accumulate: 1, new_head: false }
+        Self { config, setting, accumulate: 1 }
     }
 }
 
@@ -287,14 +292,44 @@ fn name(method: Method) -> String {
 }
 
 /// LoRA as a config describes it, on every linear layer of the blocks.
-fn adapters(lora: &LoraConfig, dtype: DType, from: Option<&str>) -> Result<Method> {
+fn adapters(lora: &LoraConfig, dtype: DType, from: &str) -> Result<Method> {
     let bits = match lora.base(dtype)? {
         Some(dtype) => bits(dtype),
-        None => stored_bits(from.unwrap_or_default()).context(
+        None => stored_bits(from).context(
             "lora.base = \"stored\" is as large as the weights, which a plan then needs",
         )?,
     };
-    Ok(Method::Adapters { rank: lora.rank, block_bits: bits, other_bits: bits })
+    let whole = Whole::default();
+    Ok(Method::Adapters { rank: lora.rank, block_bits: bits, other_bits: bits, whole })
+}
+
+/// Parameters without values: any model can be built of them.
+struct Shapes;
+
+impl Weights for Shapes {
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn get(&self, name: &str) -> Result<Tensor> {
+        Err(Error::not_found(format!("no {name}")))
+    }
+
+    fn fresh(&self, _name: &str, shape: &[usize]) -> Option<Tensor> {
+        Some(Tensor::scalar(0.0).broadcast_to(shape))
+    }
+}
+
+/// What `rule` trains as a whole of the model of `config`.
+fn whole(config: &Config, rule: &AdapterConfig) -> Result<Whole> {
+    let Loaded { model, params } = build(config, &Shapes, None)?;
+    let head = model.output().weight().name().to_owned();
+    let mut whole = Whole::default();
+    for param in params.iter().filter(|p| rule.replaces(p.name())) {
+        whole.numbers += param.get().spec().numel() as u64;
+        whole.head |= param.name() == head;
+    }
+    Ok(whole)
 }
 
 /// Bits of a number.

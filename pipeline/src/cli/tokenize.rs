@@ -81,9 +81,5 @@ fn open(model: &ModelArgs) -> Result<Tokenizer> {
     if path.is_dir() {
         return Tokenizer::load(&path);
     }
-    let checkpoint = format::open(&path, OpenOptions { mmap: !model.no_mmap })?;
-    match checkpoint.gguf() {
-        Some(file) => Tokenizer::from_metadata(&file.metadata).context(path.display()),
-        None => Tokenizer::load(checkpoint.folder().unwrap_or(&path)),
-    }
+    format::open(&path, OpenOptions { mmap: !model.no_mmap })?.tokenizer()
 }

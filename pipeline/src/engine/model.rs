@@ -75,10 +75,17 @@ impl Engine {
     ) -> Result<Self> {
         let checkpoint = format::open(path, OpenOptions { mmap: options.mmap })?;
         let config = Config::from_json(&checkpoint.config()?).context(path.display())?;
-        let tokenizer = match (checkpoint.gguf(), checkpoint.folder()) {
-            (Some(file), _) => Tokenizer::from_metadata(&file.metadata).context(path.display())?,
-            (None, folder) => Tokenizer::load(folder.unwrap_or(path))?,
-        };
+        let names = checkpoint.source().names();
+        let saved =
+            adapter.map(|folder| SavedAdapter::open(folder, &config, &names)).transpose()?;
+        if config.reward || saved.as_ref().is_some_and(SavedAdapter::scores) {
+            let what = adapter.filter(|_| !config.reward).unwrap_or(path);
+            return Err(Error::unsupported(format!(
+                "{} is of a reward model, which gives a score and writes no text",
+                what.display()
+            )));
+        }
+        let tokenizer = checkpoint.tokenizer()?;
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(Error::format(format!(
                 "{}: the tokenizer has {} tokens, but the model's embedding only {} rows; they do \
@@ -105,9 +112,6 @@ impl Engine {
         }
         let template = template_of(&tokenizer, &config)?;
         let weights = puyu_models::Stored::new(checkpoint.source(), progress);
-        let names = checkpoint.source().names();
-        let saved =
-            adapter.map(|folder| SavedAdapter::open(folder, &config, &names)).transpose()?;
         let added = saved.as_ref().map(|a| a as &dyn Adapter);
         let built = puyu_models::build_adapted(&config, &weights, options.weights, added);
         let loaded = built.context(path.display()).map_err(|e| match adapter {

@@ -107,6 +107,9 @@ pub struct LoraConfig {
     /// Layers by the end of their path, such as `wqkv` or `q_proj`; empty: all linear layers but the
     /// head.
     pub targets: Vec<String>,
+    /// Modules by the end of their path, such as `output` or `tok_embeddings`, that are trained as a whole and lie
+    /// in the adapter; a reward model's new head is among them by itself.
+    pub modules_to_save: Vec<String>,
     /// The scale is α/√r.
     pub rslora: bool,
     /// What the frozen matrices are held as: `f32`, `bf16`, `nf4`, `nf4_dq`, `q4_0` and the other block
@@ -117,7 +120,8 @@ pub struct LoraConfig {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, targets: Vec::new(), rslora: false, base: None }
+        let (targets, modules_to_save) = (Vec::new(), Vec::new());
+        Self { rank: 16, alpha: 32.0, targets, modules_to_save, rslora: false, base: None }
     }
 }
 
@@ -126,6 +130,7 @@ impl LoraConfig {
     pub fn adapter(&self, from: &str) -> AdapterConfig {
         let mut config = AdapterConfig::new(from, self.rank, self.alpha, self.targets.clone());
         config.rslora = self.rslora;
+        config.whole = self.modules_to_save.clone();
         config
     }
 
@@ -192,6 +197,13 @@ impl FinetuneConfig {
         if self.lora.is_some() && !self.finetune.parameters.is_empty() {
             return Err(Error::invalid(
                 "[lora] and finetune.parameters contradict each other: with an adapter the model is frozen",
+            ));
+        }
+        let whole = self.lora.as_ref().is_some_and(|lora| !lora.modules_to_save.is_empty());
+        if whole && self.finetune.method == Method::Dpo {
+            return Err(Error::invalid(
+                "lora.modules_to_save and dpo contradict each other: without its adapter the model must be what \
+                 it was",
             ));
         }
         let MethodConfig { beta, lambda, penalty, .. } = self.finetune;

@@ -16,5 +16,4 @@ pub use config::{FinetuneConfig, LoraConfig, Method, MethodConfig};
 pub use dpo::{Dpo, DpoLoss, Reference};
 pub use orpo::Orpo;
 pub use reward::{Ranking, Reward};
-pub(crate) use score_head::none_beside_an_adapter;
 pub use setup::{FirstAdapter, prepare};

@@ -9,8 +9,9 @@ use crate::train::{
     Forward, NextToken, Objective, Prepared, Recipe, Start, Vocabulary, assemble, full_model,
     start, uniform,
 };
-use puyu_models::format::adapter::{self, AdapterConfig};
+use puyu_models::format::adapter::{self, AdapterConfig, is_within};
 use puyu_models::format::{self, OpenOptions};
+use puyu_models::reward::{HEAD, Headless, become_reward_model};
 use puyu_models::{Config, Loaded, Stored, build_adapted};
 use puyu_nn::{Adapter, Compute, Param, Weights};
 use puyu_tensor::{Context, DType, Error, Result, Tensor};
@@ -76,22 +77,35 @@ fn adapted(config: &FinetuneConfig, lora: &LoraConfig, vocabulary: &Vocabulary) 
     let from = config.model.from.as_deref().unwrap_or_default();
     let path = hub::resolve(from).context("model.from")?;
     let checkpoint = format::open(&path, OpenOptions::default())?;
-    let shape = Config::from_json(&checkpoint.config()?).context(path.display())?;
+    let mut shape = Config::from_json(&checkpoint.config()?).context(path.display())?;
+    let mut rule = lora.adapter(from);
+    let headless = Headless(checkpoint.source());
+    let mut source = checkpoint.source();
     if config.finetune.method == Method::Reward && !shape.reward {
-        return Err(score_head::none_beside_an_adapter(from));
+        let mut json = checkpoint.config()?;
+        become_reward_model(&mut json, &vocabulary.tokenizer).context(path.display())?;
+        (shape, source) = (Config::from_json(&json)?, &headless);
+        rule.whole.push(HEAD.trim_end_matches(".weight").into());
     }
     let vocab = vocabulary.tokenizer.vocab_size();
     crate::train::fits(&shape, vocab, config.data.seq_len).context(path.display())?;
-    let mut rule = lora.adapter(from);
     let fresh = FirstAdapter { config: &rule, seed: config.train.seed };
-    let stored = Stored::new(checkpoint.source(), &|_, _| ());
+    let stored = Stored::new(source, &|_, _| ());
     let dtype = lora.base(config.model.dtype.into())?;
     let built = build_adapted(&shape, &stored, dtype, Some(&fresh)).context(path.display())?;
     let Loaded { model, params } = built;
-    let trained: Vec<Param> = params.into_iter().filter(|p| p.name().contains(".lora_")).collect();
+    let adapts = |p: &Param| p.name().contains(".lora_") || rule.replaces(p.name());
+    let trained: Vec<Param> = params.into_iter().filter(adapts).collect();
     if let Some(unused) = lora.targets.iter().find(|t| !used(t, &trained)) {
         return Err(Error::invalid(format!(
             "lora.targets names `{unused}`, and {from} has no linear layer of that name"
+        )));
+    }
+    if let Some(unused) =
+        rule.whole.iter().find(|m| !trained.iter().any(|p| is_within(p.name(), m)))
+    {
+        return Err(Error::invalid(format!(
+            "lora.modules_to_save names `{unused}`, and {from} has no module whose path ends so"
         )));
     }
     if lora.targets.is_empty() {
@@ -139,7 +153,7 @@ fn objective(config: &MethodConfig, reference: Reference) -> Box<dyn Objective> 
 }
 
 /// A new adapter: A as PEFT begins it (uniform within ±1/√in, He et al. 2015 with a = √5), B zeros, so
-/// that the model begins as it was.
+/// that the model begins as it was, but for a reward model's head that it had not.
 pub struct FirstAdapter<'a> {
     /// Which layers have one, and of what rank.
     pub config: &'a AdapterConfig,
@@ -157,9 +171,12 @@ impl Weights for FirstAdapter<'_> {
     }
 
     fn fresh(&self, name: &str, shape: &[usize]) -> Option<Tensor> {
-        Some(match name.ends_with(".lora_A.weight") {
-            true => uniform(self.seed, name, shape, 1.0 / (shape[1] as f64).sqrt()),
-            false => Tensor::zeros(shape, DType::F32),
+        Some(match name {
+            HEAD => score_head::new_head(self.seed, shape),
+            _ if name.ends_with(".lora_A.weight") => {
+                uniform(self.seed, name, shape, 1.0 / (shape[1] as f64).sqrt())
+            }
+            _ => Tensor::zeros(shape, DType::F32),
         })
     }
 }
@@ -167,5 +184,9 @@ impl Weights for FirstAdapter<'_> {
 impl Adapter for FirstAdapter<'_> {
     fn rank(&self, path: &str) -> Option<(usize, f32)> {
         self.config.rank(path)
+    }
+
+    fn replaces(&self, name: &str) -> bool {
+        self.config.replaces(name)
     }
 }

@@ -32,18 +32,51 @@ pub enum Method {
         block_bits: f64,
         /// Bits of a weight of embedding and head.
         other_bits: f64,
+        /// What is trained beside them.
+        whole: Whole,
     },
+}
+
+/// Modules that are trained as a whole beside adapters.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Whole {
+    /// Their numbers.
+    pub numbers: u64,
+    /// Whether the head is among them.
+    pub head: bool,
 }
 
 impl Method {
     /// LoRA on BF16 weights.
     pub fn lora(rank: usize) -> Self {
-        Self::Adapters { rank, block_bits: 16.0, other_bits: 16.0 }
+        Self::Adapters { rank, block_bits: 16.0, other_bits: 16.0, whole: Whole::default() }
     }
 
     /// QLoRA: NF4 with double quantization, embedding and head too.
     pub fn qlora(rank: usize) -> Self {
-        Self::Adapters { rank, block_bits: NF4_BITS, other_bits: NF4_BITS }
+        let whole = Whole::default();
+        Self::Adapters { rank, block_bits: NF4_BITS, other_bits: NF4_BITS, whole }
+    }
+
+    /// What is trained as a whole beside adapters.
+    pub fn whole(self) -> Whole {
+        match self {
+            Self::Full => Whole::default(),
+            Self::Adapters { whole, .. } => whole,
+        }
+    }
+
+    /// The same with these trained as a whole.
+    #[must_use]
+    pub fn with(mut self, more: Whole) -> Self {
+        if let Self::Adapters { whole, .. } = &mut self {
+            *whole = more;
+        }
+        self
+    }
+
+    fn trains_head(self) -> bool {
+        self == Self::Full || self.whole().head
     }
 }
 
@@ -115,15 +148,16 @@ impl Memory {
         let weights = match setting.method {
             Method::Full if setting.has_copy() => 2.0 * F32 * trained,
             Method::Full => F32 * trained,
-            Method::Adapters { block_bits, other_bits, .. } => {
+            Method::Adapters { block_bits, other_bits, whole, .. } => {
                 let blocks = p.blocks as f64 * block_bits / 8.0;
-                let others = (p.embedding + p.head) as f64 * other_bits / 8.0;
-                blocks + others + F32 * (p.vectors as f64 + trained)
+                // What is trained as a whole, mostly embedding or head, is there in F32 only.
+                let others = (p.embedding + p.head) as f64 - whole.numbers as f64;
+                blocks + others * other_bits / 8.0 + F32 * (p.vectors as f64 + trained)
             }
         };
         let once = match (setting.muon, setting.method) {
             (false, _) => 0.0,
-            (true, Method::Adapters { .. }) => trained,
+            (true, Method::Adapters { whole, .. }) => trained - whole.numbers as f64,
             (true, _) => p.blocks as f64,
         };
         let activations = activations(c, setting);
@@ -167,12 +201,12 @@ impl Memory {
 pub fn trained(c: &Config, method: Method) -> u64 {
     match method {
         Method::Full => Parameters::of(c).total(),
-        Method::Adapters { rank, .. } => {
+        Method::Adapters { rank, whole, .. } => {
             // q, k and v have an adapter each unless the model stores them as one.
             let fused = c.model_type == "internlm2";
             let split = if fused { 0 } else { 2 * c.hidden_size };
             let block: usize = matrices(c).iter().map(|(out, input)| out + input).sum();
-            (c.layers * rank * (block + split)) as u64
+            (c.layers * rank * (block + split)) as u64 + whole.numbers
         }
     }
 }
@@ -219,11 +253,7 @@ struct Loss {
 /// Numbers of the head's gradient beside the memory that it is added to; that of a large one is taken over.
 fn head(c: &Config, s: &Setting) -> f64 {
     let n = c.vocab_size * c.hidden_size;
-    match s.method {
-        Method::Adapters { .. } => 0.0,
-        _ if n >= Optimizer::LARGE => 0.0,
-        _ => n as f64,
-    }
+    if s.method.trains_head() && n < Optimizer::LARGE { n as f64 } else { 0.0 }
 }
 
 /// Logits, these without the largest of their row, and their exponentials.
@@ -231,7 +261,7 @@ const LOGITS: f64 = 3.0;
 
 fn loss(c: &Config, s: &Setting) -> Loss {
     let tokens = s.tokens();
-    let trained = s.method == Method::Full;
+    let trained = s.method.trains_head();
     let dx = (tokens * c.hidden_size) as f64;
     if s.goal == Goal::Reward {
         // A score for each row: nothing but the gradient of the last hidden states.

@@ -5,7 +5,7 @@ mod memory;
 mod shape;
 mod time;
 
-pub use memory::{Memory, Method, NF4_BITS, Setting, kept, trained};
+pub use memory::{Memory, Method, NF4_BITS, Setting, Whole, kept, trained};
 pub use shape::{Parameters, forward_flops, train_flops};
 pub use time::{Device, matmul_flops, step_flops, step_seconds};
 
