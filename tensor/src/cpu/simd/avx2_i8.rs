@@ -4,6 +4,7 @@
 use super::format::*;
 use super::{AHEAD, LANES, Sums};
 use crate::DType;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Repeats `$body` with the constant `$i` each of the numbers: what is chosen by it is chosen when it is compiled.
@@ -106,9 +107,10 @@ unsafe fn dots<const F: u8, const M: usize, const N: usize>(
 ) -> [[__m256i; 2]; M] {
     let mut dot = [[_mm256_setzero_si256(); 2]; M];
     let mut pairs = dot;
-    for i in 0..twice {
-        let i = 2 * part + i;
-        repeat!(J in [0, 1, 2, 3] {
+    let mut i = 2 * part;
+    loop {
+        // Both halves of a byte's bits one after the other, so that it need not be held meanwhile.
+        repeat!(J in [0, 2, 1, 3] {
             if F != Q6K || J < 2 {
                 // SAFETY: the caller points at a panel's block, and at blocks of M rows of activations.
                 unsafe {
@@ -124,6 +126,11 @@ unsafe fn dots<const F: u8, const M: usize, const N: usize>(
                             }
                         }
                     }
+                    for m in 0..M {
+                        for h in 0..2 {
+                            if F == Q8_0 { pin(&mut dot[m][h]) } else { pin(&mut pairs[m][h]) }
+                        }
+                    }
                 }
             }
         });
@@ -134,6 +141,10 @@ unsafe fn dots<const F: u8, const M: usize, const N: usize>(
                     pairs[m][h] = _mm256_setzero_si256();
                 }
             }
+        }
+        i += 1;
+        if i == 2 * part + if F == Q6K { 2 } else { twice } {
+            break;
         }
     }
     if const { !wide(F) } {
@@ -164,18 +175,19 @@ unsafe fn add_scaled<const F: u8, const M: usize>(
             let block = x.add(m * x_row);
             // From memory to all lanes, which takes no shuffle.
             let d = _mm256_set1_ps(block.cast::<f32>().read_unaligned());
+            let number = |at: usize| block.add(at).cast::<i32>().read_unaligned();
             let sum = match (F, part) {
-                (Q6K, 0) => dword(block.add(X_HALF)),
-                (Q6K, _) => _mm256_sub_epi32(dword(block.add(X_SUM)), dword(block.add(X_HALF))),
-                _ => dword(block.add(X_SUM)),
+                (Q6K, 0) => number(X_HALF),
+                (Q6K, _) => number(X_SUM) - number(X_HALF),
+                _ => number(X_SUM),
             };
+            let bias = _mm256_set1_epi32(format.bias * sum);
             for h in 0..2 {
-                // Floats hold these integers exactly.
-                let mut dot = _mm256_cvtepi32_ps(dot[m][h]);
+                let mut dot = dot[m][h];
                 if F != Q8_0 && format.bias != 0 {
-                    let bias = _mm256_set1_ps(format.bias as f32);
-                    dot = _mm256_fnmadd_ps(bias, _mm256_cvtepi32_ps(sum), dot);
+                    dot = _mm256_sub_epi32(dot, bias);
                 }
+                let dot = _mm256_cvtepi32_ps(dot);
                 let (scale, offset) = scales[h];
                 y[m][h] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, d), y[m][h]);
                 if format.offset {
@@ -295,6 +307,17 @@ unsafe fn codes<const F: u8, const N: usize, const J: usize>(
             }
             _ => low,
         }
+    }
+}
+
+/// Nothing, but the compiler cannot look through it: it would form sums of products first, and holds more of them than
+/// there are registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn pin(v: &mut __m256i) {
+    // SAFETY: no instruction is in it.
+    unsafe {
+        asm!("/* {0} */", inout(ymm_reg) * v, options(pure, nomem, nostack, preserves_flags));
     }
 }
 
