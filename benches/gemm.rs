@@ -77,7 +77,7 @@ fn main() -> Result<()> {
     let isa = Isa::detect();
     let limits = Limits::measure();
     let ceiling = |dtype| match dtype {
-        DType::BF16 => limits.bf16_gflop_s.unwrap_or(f64::NAN),
+        DType::BF16 => limits.rounded_gflop_s(),
         _ => limits.f32_gflop_s,
     };
     let [f32s, bf16s] = both.map(ceiling);

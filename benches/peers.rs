@@ -188,6 +188,8 @@ fn run_whole(command: &mut Command) -> Speed {
 struct Cost {
     bytes: f64,
     operations: f64,
+    /// Operations of the head, which a prefill needs for its last token alone.
+    head: f64,
     blocks: bool,
 }
 
@@ -197,7 +199,7 @@ impl Cost {
         let file = json(Command::new(puyu).arg("inspect").arg(model).args(["--tensors", "--json"]));
         let number = |v: &Value| v.as_f64().unwrap_or_else(|| panic!("no number: {file}"));
         let tied = file["config"]["tie_word_embeddings"] == true;
-        let mut cost = Self { bytes: 0.0, operations: 0.0, blocks: false };
+        let mut cost = Self { bytes: 0.0, operations: 0.0, head: 0.0, blocks: false };
         for tensor in file["tensors"].as_array().into_iter().flatten() {
             let kind = &file["types"][tensor["type"].as_str().unwrap_or_default()];
             let shape = tensor["shape"].as_array().into_iter().flatten().map(number);
@@ -206,6 +208,9 @@ impl Cost {
             let name = tensor["name"].as_str().unwrap_or_default();
             if name != "token_embd.weight" || tied {
                 cost.bytes += bytes;
+            }
+            if name == if tied { "token_embd.weight" } else { "output.weight" } {
+                cost.head += 2.0 * elements;
             }
             if name.starts_with("blk.") {
                 cost.operations += 2.0 * elements;
@@ -225,7 +230,7 @@ impl Cost {
             // Weights are read once for all of them.
             Together(n) => {
                 let read = 1e9 * ceiling("read_gb_s") / self.bytes * n as f64;
-                read.min(1e9 * ceiling("i8_gop_s") / self.operations)
+                read.min(1e9 * ceiling("i8_gop_s") / (self.operations + self.head))
             }
             Prefill(_) if self.blocks => 1e9 * ceiling("i8_gop_s") / self.operations,
             Prefill(_) => {

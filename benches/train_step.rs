@@ -209,8 +209,7 @@ fn compare(work: &Work, pairs: usize, threads: &str, peer: Option<(&str, &Path)>
     let flops = 6.0 * n as f64 * work.tokens() as f64;
     let dtype = if work.bf16 { "bf16" } else { "f32" };
     let name = format!("{} {}x{} {dtype}", work.size, work.batch, work.seq);
-    let ceiling =
-        if work.bf16 { limits.bf16_gflop_s.unwrap_or(f64::NAN) } else { limits.f32_gflop_s };
+    let ceiling = if work.bf16 { limits.rounded_gflop_s() } else { limits.f32_gflop_s };
     println!(
         "{name}: {:.1}M parameters, {:.0} GFLOP a step by 6ND, {:.0} ms at the ceiling; AdamW moves \
          {:.0} MB",
@@ -283,7 +282,7 @@ fn main() -> Result<()> {
         "{threads} threads, {}, multiply-adds: f32 {:.0} GFLOP/s, bf16 {:.0}",
         Isa::detect().name(),
         limits.f32_gflop_s,
-        limits.bf16_gflop_s.unwrap_or(f64::NAN)
+        limits.rounded_gflop_s()
     );
     for work in &works {
         compare(work, pairs, &threads, peer, &limits);

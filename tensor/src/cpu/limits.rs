@@ -47,6 +47,12 @@ impl Limits {
             i8_gop_s: rate(i8_loop(kind)) / 1e9,
         }
     }
+
+    /// The most that products of numbers rounded to BF16 can reach: where products of pairs are no faster, or the CPU
+    /// has none, floats are multiplied.
+    pub fn rounded_gflop_s(&self) -> f64 {
+        self.bf16_gflop_s.unwrap_or(0.0).max(self.f32_gflop_s)
+    }
 }
 
 /// Operations per second of a loop with so many operations in a round, on all threads.
