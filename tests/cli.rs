@@ -377,8 +377,8 @@ fn plan_reads_configs_of_fine_tuning() {
 
 #[test]
 fn configs_that_come_with_puyu_are_listed_and_copied() {
-    let list = ok(&["list-cfg", "-p", "internlm2_5"]);
-    assert!(list.lines().count() == 4 && list.contains("internlm2_5-7b-1m"), "{list}");
+    let list = ok(&["list-cfg", "-p", "internlm2_5-7b"]);
+    assert!(list.lines().count() == 4 && list.contains("internlm2_5-7b-chat-qlora"), "{list}");
     assert!(fails(1, &["list-cfg", "-p", "gpt"]).contains("no config's name holds `gpt`"));
     let folder = tempfile::tempdir().unwrap();
     let copy = ["copy-cfg", "nano", folder.path().to_str().unwrap()];

@@ -1,13 +1,18 @@
 //! What `puyu plan` counts, against published numbers, and the configs that come with puyu.
 
-use puyu::finetune::{FinetuneConfig, Method as Goal};
+use puyu::data::{DataConfig, SourceConfig};
+use puyu::finetune::{FinetuneConfig, LoraConfig, Method as Goal, MethodConfig};
 use puyu::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, Whole, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
 };
 use puyu::train::TrainConfig;
-use puyu::train::config::{ConfigText, SHIPPED, Shipped};
+use puyu::train::config::{
+    CheckpointConfig, ConfigText, ModelConfig, OptimizerConfig, SHIPPED, SampleConfig,
+    ScheduleConfig, Shipped, StepConfig, TokenizerConfig, ValidationConfig,
+};
 use puyu_models::Config;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The config of a shipped name, and its model.
@@ -71,6 +76,58 @@ fn shipped_configs_are_all_there_and_in_order() {
     assert!(Shipped::find("tiny.toml").is_some() && Shipped::find("huge").is_none());
 }
 
+/// The names that serde knows for a section.
+fn fields<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+    let unknown = serde_json::from_value::<T>(serde_json::json!({ "unknown": 0 })).err().unwrap();
+    let known = unknown.to_string();
+    let names = known.split('`').skip(3).step_by(2).map(str::to_owned);
+    names.collect()
+}
+
+/// The config of all fields names each of them, and gives their defaults.
+#[test]
+fn all_fields_are_there_with_their_defaults() {
+    let text = Shipped::find("all-fields").unwrap().text;
+    let mut sections: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut section = "";
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_start_matches('[').split(']').next().unwrap();
+        }
+        let field = line.trim_start_matches("# ").split_once(" = ");
+        if let Some((name, _)) = field.filter(|(name, _)| !name.contains([' ', '`'])) {
+            sections.entry(section).or_default().insert(name.into());
+        }
+    }
+    let mut data = fields::<DataConfig>();
+    assert!(["source", "valid"].iter().all(|table| data.remove(*table)));
+    for (name, wanted) in [
+        ("finetune", fields::<MethodConfig>()),
+        ("lora", fields::<LoraConfig>()),
+        ("model", fields::<ModelConfig>()),
+        ("tokenizer", fields::<TokenizerConfig>()),
+        ("data", data),
+        ("data.source", fields::<SourceConfig>()),
+        ("optimizer", fields::<OptimizerConfig>()),
+        ("schedule", fields::<ScheduleConfig>()),
+        ("train", fields::<StepConfig>()),
+        ("checkpoint", fields::<CheckpointConfig>()),
+        ("valid", fields::<ValidationConfig>()),
+        ("sample", fields::<SampleConfig>()),
+    ] {
+        assert_eq!(sections.remove(name), Some(wanted), "[{name}]");
+    }
+    assert!(sections.is_empty(), "{sections:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("least.toml");
+    let least = "[lora]\n[model]\nfrom = \"internlm/internlm2_5-1_8b-chat\"\n[train]\nsteps = 1000\n\
+                 [[data.source]]\npath = \"train.jsonl\"\n";
+    std::fs::write(&path, least).unwrap();
+    let [all, least] = [Path::new("all-fields"), &path]
+        .map(|path| ConfigText::open(path).unwrap().parse::<FinetuneConfig>(&[]).unwrap().0);
+    assert_eq!(all, least);
+}
+
 /// Six for each weight that multiplies; attention's part of a short text is small, of a long one large.
 #[test]
 fn flops_are_six_for_each_weight_and_attention() {
@@ -110,6 +167,12 @@ fn qlora_of_7b_fits_into_8_gb() {
     assert!(gb(Method::qlora(128)) > 8.0, "{}", gb(Method::qlora(128)));
     assert!(gb(Method::lora(64)) > 15.5, "{}", gb(Method::lora(64)));
     assert!(gb(Method::Full) > 16.0 * 7.73, "{}", gb(Method::Full));
+    let text = ConfigText::open(Path::new("internlm2_5-7b-chat-qlora")).unwrap();
+    let (config, _) = text.parse::<FinetuneConfig>(&[]).unwrap();
+    let (lora, length) = (config.lora.unwrap(), config.data.seq_len);
+    assert_eq!((lora.base.as_deref(), config.train.batch), (Some("nf4_dq"), 1));
+    let shipped = setting(Method::qlora(lora.rank), length, config.model.checkpointed.of(c.layers));
+    assert!(Memory::of(&c, &shipped).total() < 8e9, "{:?}", Memory::of(&c, &shipped));
     let fits = |m, gb| largest_batch(&c, setting(m, 512, 32), gb, 64);
     assert_eq!(fits(Method::lora(16), 8e9), None);
     assert!(fits(Method::qlora(16), 24e9) > fits(Method::qlora(16), 8e9));

@@ -37,7 +37,8 @@ impl ListConfigArgs {
             let message = format!("no config's name holds `{pattern}`; without -p all are listed");
             return Err(Error::not_found(message));
         }
-        let line = |s: &&Shipped| format!("{:<18} {}\n", s.name, s.about());
+        let width = found.iter().map(|s| s.name.len()).max().unwrap_or_default();
+        let line = |s: &&Shipped| format!("{:<width$} {}\n", s.name, s.about());
         output::print(&found.iter().map(line).collect::<String>())
     }
 }

@@ -1,5 +1,6 @@
-//! The configs that come with puyu, in the program itself: every published InternLM shape, and small
-//! ones that train on a laptop. `puyu train NAME` takes them; `puyu copy-cfg NAME FOLDER` gives the file.
+//! The configs that come with puyu, in the program itself: every published InternLM shape, small ones that train on
+//! a laptop, and ways of fine-tuning. `puyu train NAME` and `puyu finetune NAME` take them; `puyu copy-cfg NAME
+//! FOLDER` gives the file.
 
 /// A config that comes with puyu.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +13,7 @@ pub struct Shipped {
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
-        /// All of them, the small ones first.
+        /// All of them: shapes, the small ones first, then ways of fine-tuning.
         pub const SHIPPED: &[Shipped] = &[$(Shipped {
             name: $name,
             text: include_str!(concat!("../../../configs/", $name, ".toml")),
@@ -40,6 +41,15 @@ shipped!(
     "internlm2_5-7b-1m",
     "internlm2_5-20b",
     "internlm3-8b",
+    "smollm2-135m-lora",
+    "internlm2_5-1_8b-chat-full",
+    "internlm2_5-1_8b-chat-dpo",
+    "internlm2_5-1_8b-chat-orpo",
+    "internlm2_5-1_8b-chat-reward",
+    "internlm2_5-7b-chat-lora",
+    "internlm2_5-7b-chat-qlora",
+    "internlm3-8b-instruct-qlora",
+    "all-fields",
 );
 
 impl Shipped {
