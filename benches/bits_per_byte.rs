@@ -87,7 +87,7 @@ fn divide(folder: &Path, data: &Path, (name, files): (&str, &[&str])) -> std::io
 
 /// Writes what PyTorch is to do: first weights, batches and learning rates.
 fn tell(folder: &Path, parts: &Parts, threads: usize) -> Result<()> {
-    let Parts { learner, data, train, .. } = parts;
+    let Parts { learner, data, train, about, .. } = parts;
     let (mut weights, mut parameters) = (Vec::new(), Vec::new());
     for param in learner.optimizer.params() {
         let value = param.get();
@@ -97,14 +97,14 @@ fn tell(folder: &Path, parts: &Parts, threads: usize) -> Result<()> {
     std::fs::write(folder.join("first.bin"), weights)?;
     let mut sampler = Sampler::new(data, train.order, train.seed);
     let mut batches = Vec::new();
-    for _ in 0..train.steps as usize * ROWS {
+    for _ in 0..about.total_steps as usize * ROWS {
         let row = data.row(sampler.next(data))?;
         assert_eq!(row.lengths, [LENGTH], "a row of the data is no single piece");
         batches.extend(row.ids.iter().chain(row.targets.last()).map(|id| *id as u8));
     }
     std::fs::write(folder.join("batches.bin"), batches)?;
     let c = learner.forward.model.config();
-    let rates: Vec<f64> = (0..train.steps).map(|s| learner.schedule.rate(s)).collect();
+    let rates: Vec<f64> = (0..about.total_steps).map(|s| learner.schedule.rate(s)).collect();
     let told = json!({
         "threads": threads, "rows": ROWS, "length": LENGTH, "layers": c.layers, "heads": c.heads,
         "groups": c.kv_heads, "eps": c.eps, "theta": 1e4, "decay": 0.1, "betas": [0.9, 0.95],

@@ -368,6 +368,23 @@ fn a_run_that_goes_bad_stops_and_names_the_tensor() {
     assert_eq!(journal.matches("\"skipped\":true").count(), 3, "{journal}");
 }
 
+/// `epochs` says how long a run is where `steps` does not: the curve ends there too.
+#[test]
+fn a_run_goes_over_the_data_as_often_as_it_is_told() {
+    let place = Place::new();
+    place.config(|c| c.replacen("steps = 40", "epochs = 0.1", 1));
+    let said = place.ok("run", &[]);
+    let line = said.lines().find(|l| l.contains(" epochs of ")).unwrap_or_else(|| panic!("{said}"));
+    let number = |word: usize| line.split(' ').nth(word).unwrap().parse::<f64>().unwrap();
+    let (steps, rows) = (number(0), number(8));
+    assert_eq!(steps, (0.1 * rows / 4.0).ceil(), "{line}");
+    let losses = losses(&place.path("run"));
+    assert!(losses.len() as f64 == steps && steps > 1.0, "{line}");
+    assert_eq!(place.steps("run").last(), Some(&(steps as u64)));
+    let few = ["--cfg-options", "train.steps=1", "schedule.warmup=0"];
+    assert!(place.ok("few", &few).contains("1 steps of 4 rows"));
+}
+
 #[test]
 fn configs_that_are_wrong_are_refused_in_one_sentence() {
     let place = Place::new();
@@ -393,7 +410,10 @@ fn configs_that_are_wrong_are_refused_in_one_sentence() {
         ("checkpointed = 1", "checkpointed = 1.5", "share from 0.0 to 1.0"),
         ("path = \"bytes\"", "path = \"/no/such/model\"", "/no/such/model"),
         ("path = \"bytes\"", "", "tokenizer.path is missing"),
-        ("seed = 7", "seed = 7\n[schedule]\nwarmup = 50", "train.steps is 40"),
+        ("seed = 7", "seed = 7\n[schedule]\nwarmup = 50", "the run has 40"),
+        ("[optimizer]", "[schedule]\nwarmup = 5000\n[optimizer]", "the run has 40"),
+        ("steps = 40", "epochs = 0.0", "train.epochs is 0"),
+        ("steps = 40", "", "give `steps`, or `epochs`"),
         ("seed = 7", "seed = 7\n[schedule]\ndecay = 5", "wsd"),
         ("seed = 7", "seed = 7\n[schedule]\ncurve = \"cosin\"", "did you mean `cosine`"),
         ("[train]", "[train", "config.toml:"),

@@ -141,7 +141,7 @@ impl RunArgs {
 
 /// Says what a run will do, before it begins.
 fn describe(parts: &Parts) {
-    let Parts { learner, train, data, dir, .. } = parts;
+    let Parts { learner, train, data, dir, about, .. } = parts;
     let config = learner.forward.model.config();
     let parameters = learner.optimizer.numel();
     let held = bytes(learner.optimizer.bytes() as f64);
@@ -152,10 +152,10 @@ fn describe(parts: &Parts) {
         decimal(parameters as f64),
     );
     let rows = train.batch * train.accumulate;
-    let epochs = (train.steps as f64 * rows as f64) / data.len().max(1) as f64;
+    let epochs = (about.total_steps as f64 * rows as f64) / data.len().max(1) as f64;
     eprintln!(
         "{} steps of {rows} rows, {epochs:.2} epochs of {} rows; {} threads",
-        train.steps,
+        about.total_steps,
         data.len(),
         pool::threads(),
     );

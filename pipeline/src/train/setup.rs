@@ -109,18 +109,19 @@ pub fn assemble(
     let about = About {
         title: dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         config: text,
-        total_steps: config.train.steps,
+        total_steps: config.train.steps(data.len()),
         parameters: optimizer.numel() as u64,
         flops_per_token: train_flops(model.config(), config.data.seq_len),
         peak_flops: None,
         progress: true,
     };
+    let schedule = config.schedule.schedule(about.total_steps, config.optimizer.lr)?;
     let checkpointed = config.model.checkpointed.of(model.config().layers);
     let learner = Learner {
         forward: Forward { model: model.into(), checkpointed, compute },
         objective,
         optimizer,
-        schedule: config.schedule.schedule(config.train.steps, config.optimizer.lr)?,
+        schedule,
         clip: config.optimizer.clip,
     };
     let parts = Parts {

@@ -155,7 +155,7 @@ impl Trainer {
     }
 
     fn steps(&mut self, stop: &dyn Fn() -> bool) -> Result<Ended> {
-        let steps = self.parts.train.steps;
+        let steps = self.parts.about.total_steps;
         while self.state.step < steps {
             self.next()?;
             let (done, last) = (self.state.step, self.state.step == steps);

@@ -134,7 +134,11 @@ pub enum CurveName {
 #[serde(deny_unknown_fields)]
 pub struct StepConfig {
     /// Steps of the run.
-    pub steps: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// The run goes so many times over the data, if `steps` does not say how long it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
     /// Rows that go through the model at a time, each of `data.seq_len` tokens.
     #[serde(default = "one")]
     pub batch: usize,
@@ -264,7 +268,7 @@ impl ScheduleConfig {
         let lasting = if self.curve == CurveName::Wsd { warmup + decay } else { warmup };
         if lasting > steps {
             return Err(Error::invalid(format!(
-                "schedule: warmup and decay take {lasting} steps, but train.steps is {steps}"
+                "schedule: warmup and decay take {lasting} steps, but the run has {steps}"
             )));
         }
         let curve = match self.curve {
@@ -278,12 +282,26 @@ impl ScheduleConfig {
 }
 
 impl StepConfig {
+    /// Steps of the run over data of `rows` rows.
+    pub fn steps(&self, rows: usize) -> u64 {
+        let rows = rows as f64 / (self.batch * self.accumulate) as f64;
+        let by_epochs = || (self.epochs.unwrap_or(1.0) * rows).ceil().max(1.0) as u64;
+        self.steps.unwrap_or_else(by_epochs)
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
-    /// The first value out of range.
+    /// The first value out of range, or that nothing says how long the run is.
     pub fn check(&self) -> Result<()> {
-        let most = [("steps", self.steps, 1 << 40), ("batch", self.batch as u64, 1 << 20)];
+        if self.steps.is_none() && self.epochs.is_none() {
+            return Err(Error::invalid(
+                "[train] does not say how long the run is: give `steps`, or `epochs`",
+            ));
+        }
+        within("train.epochs", self.epochs.unwrap_or(1.0), 1e-6, 1e6)?;
+        let most =
+            [("steps", self.steps.unwrap_or(1), 1 << 40), ("batch", self.batch as u64, 1 << 20)];
         let most = most.into_iter().chain([
             ("accumulate", self.accumulate as u64, 1 << 20),
             ("max_skipped", self.max_skipped, 1 << 20),
@@ -311,7 +329,9 @@ impl TrainConfig {
         self.optimizer.check()?;
         self.train.check()?;
         self.sample.check()?;
-        self.schedule.schedule(self.train.steps, self.optimizer.lr).map(|_| ())
+        // How long an epoch is, only the data say.
+        let steps = self.train.steps.unwrap_or(u64::MAX);
+        self.schedule.schedule(steps, self.optimizer.lr).map(|_| ())
     }
 }
 
