@@ -363,6 +363,11 @@ fn plan_reads_configs_of_fine_tuning() {
         let wanted = format!("\nLoRA of rank 4, f32 for {named} at 3 pairs of 2 x 64 tokens");
         assert!(text.contains(&wanted) && text.contains("pairs that fit"), "{text}");
     }
+    let shipped = ["plan", "internlm2_5-7b-chat-qlora", "--device", "a100-80g", "--cfg-options"];
+    let text = ok(&[&shipped[..], &["model.from=internlm2_5-7b"]].concat());
+    assert!(text.contains("\nQLoRA of rank 64, 4.125 bits a weight at 1 rows x 1024"), "{text}");
+    let said = fails(1, &[&shipped[..], &["model.from=none/such"]].concat());
+    assert!(said.contains("model.from=internlm2_5-7b"), "{said}");
     let reward = ["plan", config, "--cfg-options", "finetune.method=reward"];
     let text = ok(&reward);
     assert!(text.contains("\nLoRA of rank 4, f32 for a reward model at"), "{text}");

@@ -7,6 +7,7 @@ use crate::plan::{
     Device, Memory, Method, NF4_BITS, Parameters, Setting, Whole, kept, largest_batch, step_flops,
     step_seconds, train_flops, trained,
 };
+use crate::train::TrainConfig;
 use crate::train::config::{ConfigText, OptimizerName, Override, Shipped};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
@@ -128,7 +129,12 @@ impl PlanArgs {
         let c = all.shared();
         c.check()?;
         let json = match &c.model.from {
-            Some(from) => shape(from).context("model.from")?,
+            Some(from) => shape(from).map_err(|e| {
+                Error::not_found(format!(
+                    "model.from: {e}; or name a shape that `puyu list-cfg` shows, such as --cfg-options \
+                     model.from=internlm2_5-7b"
+                ))
+            })?,
             None => c.model.fresh(c.model.vocab_size.unwrap_or(1), c.data.seq_len)?,
         };
         if c.model.from.is_none() && c.model.vocab_size.is_none() {
@@ -350,9 +356,13 @@ fn stored_bits(model: &str) -> Result<f64> {
     Ok(8.0 * bytes / numbers)
 }
 
-/// config.json of a model, which may have no weights.
+/// config.json of a model, which may have no weights, or of a shape that comes with puyu.
 fn shape(model: &str) -> Result<Value> {
     let path = Path::new(model);
+    if Shipped::find(model).is_some() && !path.exists() {
+        let (config, _) = ConfigText::open(path)?.parse::<TrainConfig>(&[])?;
+        return config.model.fresh(config.model.vocab_size.unwrap_or(1), config.data.seq_len);
+    }
     let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
     if file.extension().is_some_and(|e| e == "json") && file.is_file() {
         return json::read_config(&file);
