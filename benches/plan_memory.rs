@@ -85,7 +85,7 @@ impl Shape {
             Goal::Reward => Box::new(Reward { ranking: Ranking::Focal, penalty: 0.0 }),
             Goal::Dpo => {
                 let reference = Reference::Frozen(Forward::new(begin().model));
-                Box::new(Dpo { beta: 0.1, loss: DpoLoss::Sigmoid, reference })
+                Box::new(Dpo { beta: 0.1, loss: DpoLoss::Sigmoid, label_smoothing: 0.0, reference })
             }
         };
         let (peak, floor, steps) = (1e-4, 1e-5, 3);

@@ -173,6 +173,8 @@ fn preference_methods_lower_their_losses() {
     for (i, (model, more)) in [
         ("internlm2", format!("[finetune]\nmethod = \"dpo\"\n{lora}")),
         ("internlm2", "[finetune]\nmethod = \"dpo\"\nloss = \"ipo\"\n".into()),
+        ("internlm2", format!("[finetune]\nmethod = \"dpo\"\nloss = \"nca_pair\"\n{lora}")),
+        ("internlm2", format!("[finetune]\nmethod = \"dpo\"\nlabel_smoothing = 0.1\n{lora}")),
         ("llama_tied", format!("[finetune]\nmethod = \"orpo\"\n{lora}")),
         ("internlm2_reward", "[finetune]\nmethod = \"reward\"\nranking = \"logistic\"\n".into()),
         ("internlm2", "[finetune]\nmethod = \"reward\"\n".into()),
@@ -269,6 +271,7 @@ fn contradictions_are_refused_by_name() {
         ("chat.jsonl", "[lora]\nrank = 0\n", "lora.rank"),
         ("chat.jsonl", "[lora]\nalpha = -1\n", "lora.alpha"),
         ("chat.jsonl", "[finetune]\nbeta = 0.0\n", "beta"),
+        ("pairs.jsonl", "[finetune]\nlabel_smoothing = 0.5\n", "label_smoothing is 0.5"),
     ] {
         let error = place.refused("internlm2", data, more);
         assert!(error.contains(wanted), "{more}: {error}");

@@ -66,6 +66,7 @@ fn learner(golden: &TrainGolden) -> Learner {
         objective: Box::new(Dpo {
             beta: hyper("beta"),
             loss: DpoLoss::Sigmoid,
+            label_smoothing: 0.0,
             reference: Reference::Frozen(frozen),
         }),
         optimizer: Optimizer::new(op, params).unwrap(),

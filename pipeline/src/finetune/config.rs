@@ -57,8 +57,10 @@ pub struct MethodConfig {
     pub parameters: Vec<String>,
     /// Of `dpo`: how strongly the model is held to what it was.
     pub beta: f64,
-    /// Of `dpo`: `sigmoid`, `hinge` or `ipo`.
+    /// Of `dpo`: `sigmoid`, `robust`, `hinge`, `ipo`, `sppo_hard` or `nca_pair`.
     pub loss: DpoLoss,
+    /// Of `dpo` with `sigmoid` or `robust`: the share of pairs that are taken to be the wrong way round.
+    pub label_smoothing: f64,
     /// Of `orpo`: the weight of the odds ratio.
     pub lambda: f64,
     /// Of `reward`: `focal` or `logistic`.
@@ -74,6 +76,7 @@ impl Default for MethodConfig {
             parameters: Vec::new(),
             beta: 0.1,
             loss: DpoLoss::default(),
+            label_smoothing: 0.0,
             lambda: 0.1,
             ranking: Ranking::default(),
             penalty: 0.0,
@@ -211,6 +214,12 @@ impl FinetuneConfig {
             return Err(Error::invalid(
                 "[finetune]: beta must be above 0, lambda and penalty must be finite",
             ));
+        }
+        let smoothing = self.finetune.label_smoothing;
+        if !(0.0..0.5).contains(&smoothing) {
+            return Err(Error::invalid(format!(
+                "finetune.label_smoothing is {smoothing}, expected 0 to less than 0.5"
+            )));
         }
         self.lora.as_ref().map_or(Ok(()), LoraConfig::check)
     }

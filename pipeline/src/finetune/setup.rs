@@ -143,10 +143,10 @@ fn chosen(params: &[Param], patterns: &[String]) -> Result<Vec<Param>> {
 }
 
 fn objective(config: &MethodConfig, reference: Reference) -> Box<dyn Objective> {
-    let MethodConfig { beta, loss, lambda, ranking, penalty, .. } = *config;
+    let MethodConfig { beta, loss, label_smoothing, lambda, ranking, penalty, .. } = *config;
     match config.method {
         Method::Sft => Box::new(NextToken),
-        Method::Dpo => Box::new(Dpo { beta, loss, reference }),
+        Method::Dpo => Box::new(Dpo { beta, loss, label_smoothing, reference }),
         Method::Orpo => Box::new(Orpo { lambda }),
         Method::Reward => Box::new(Reward { ranking, penalty }),
     }
