@@ -90,6 +90,8 @@ fn check_custom_dataset_fails_where_lines_are_broken() {
     let none = file(folder.path(), "none.toml", "[train]\nsteps = 5\n");
     let e = fails(&["check-custom-dataset", none.to_str().unwrap(), "-m", "bytes"]);
     assert!(e.contains("none.toml: there is no [data] section"), "{e}");
+    let e = fails(&["check-custom-dataset", "internlm2_5-7b-chat-qlora", "-m", "bytes"]);
+    assert!(e.contains("train.jsonl"), "the data of a config that comes with puyu: {e}");
 }
 
 #[test]

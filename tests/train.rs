@@ -417,6 +417,7 @@ fn configs_that_are_wrong_are_refused_in_one_sentence() {
         ("seed = 7", "seed = 7\n[schedule]\ndecay = 5", "wsd"),
         ("seed = 7", "seed = 7\n[schedule]\ncurve = \"cosin\"", "did you mean `cosine`"),
         ("[train]", "[train", "config.toml:"),
+        ("[train]", "[lora]\nrank = 4\n[train]", "is a section of configs for `puyu finetune`"),
     ] {
         let error = place.refused(swap(from, to));
         assert!(error.contains(wanted), "{to:?}: {error}");

@@ -4,7 +4,7 @@
 use super::{interrupt, output};
 use crate::data::{DataConfig, DataReport, Dataset, Format, OnError, Progress, SourceConfig};
 use crate::train::Vocabulary;
-use crate::train::config::{ModelConfig, TokenizerConfig};
+use crate::train::config::{ConfigText, ModelConfig, Shipped, TokenizerConfig};
 use clap::Args;
 use puyu_models::chat_template::ChatTemplate;
 use puyu_models::tokenizer::Tokenizer;
@@ -23,7 +23,8 @@ pub struct TokenizerArgs {
 /// Which data, and how it is read.
 #[derive(Args, Clone, Debug)]
 pub struct DatasetArgs {
-    /// A training config (.toml) with a [data] section, or a file, folder or pattern of samples
+    /// A training config (.toml, or a name of `puyu list-cfg`) with a [data] section, or a file, folder or pattern
+    /// of samples
     #[arg(value_name = "CONFIG|FILE")]
     what: PathBuf,
     #[command(flatten)]
@@ -103,7 +104,10 @@ impl DatasetArgs {
                 "{place} is a Python config, as XTuner and InternEvo have them; puyu's are TOML: \
                  `puyu list-cfg` names those there are and `puyu copy-cfg` copies one to change"
             ))),
-            "toml" => read_config(&self.what).context(place),
+            "toml" => read_config(&self.what),
+            _ if !self.what.exists() && self.what.to_str().and_then(Shipped::find).is_some() => {
+                read_config(&self.what)
+            }
             _ => {
                 let source = SourceConfig {
                     path: self.what.clone(),
@@ -118,11 +122,11 @@ impl DatasetArgs {
 
 /// `[data]` of a training config, and where its tokenizer is.
 fn read_config(path: &Path) -> Result<(DataConfig, Option<String>)> {
-    let text = std::fs::read_to_string(path)?;
+    let (table, _) = ConfigText::open(path)?.parse::<toml::Table>(&[])?;
+    let data = table.get("data").ok_or_else(|| Error::invalid("there is no [data] section"));
     let wrong = |e: toml::de::Error| Error::invalid(e.to_string());
-    let table: toml::Table = toml::from_str(&text).map_err(wrong)?;
-    let data = table.get("data").ok_or_else(|| Error::invalid("there is no [data] section"))?;
-    let data: DataConfig = data.clone().try_into().map_err(wrong)?;
+    let data = data.and_then(|data| data.clone().try_into().map_err(wrong));
+    let data: DataConfig = data.context(path.display())?;
     let named = |section: &str, key: &str| table.get(section)?.get(key)?.as_str().map(String::from);
     Ok((data, named("tokenizer", "path").or_else(|| named("model", "from"))))
 }

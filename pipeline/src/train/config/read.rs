@@ -154,6 +154,9 @@ fn shorter(message: &str) -> String {
     else {
         return message.into();
     };
+    if ["lora", "finetune"].contains(unknown) && known.contains(&"model") {
+        return format!("[{unknown}] is a section of configs for `puyu finetune`");
+    }
     let what = message.split('`').next().unwrap_or_default().trim_end();
     match known.iter().map(|k| (distance(unknown, k), k)).min() {
         Some((d, near)) if d <= 1 + unknown.len() / 3 => {
