@@ -7,7 +7,10 @@ use crate::tokenizer::Tokenizer;
 use puyu_tensor::{Error, Result, Spec, Tensor};
 use serde_json::{Value, json};
 
-/// The weight of a reward model's head, `[1, H]`.
+/// A reward model's head.
+pub const MODULE: &str = "v_head";
+
+/// Its weight, `[1, H]`.
 pub const HEAD: &str = "v_head.weight";
 
 /// The head that it takes the place of.

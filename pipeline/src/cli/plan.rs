@@ -13,10 +13,9 @@ use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
 use puyu_models::format::adapter::AdapterConfig;
 use puyu_models::format::{self, OpenOptions, json};
-use puyu_models::reward::HEAD;
 use puyu_models::{Config, Loaded, build};
 use puyu_nn::Weights;
-use puyu_tensor::{Context, DType, Error, Result, Tensor};
+use puyu_tensor::{Context, DType, Error, ErrorKind, Result, Tensor};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::Path;
@@ -129,11 +128,12 @@ impl PlanArgs {
         let c = all.shared();
         c.check()?;
         let json = match &c.model.from {
-            Some(from) => shape(from).map_err(|e| {
-                Error::not_found(format!(
-                    "model.from: {e}; or name a shape that `puyu list-cfg` shows, such as --cfg-options \
+            Some(from) => shape(from).context("model.from").map_err(|e| match e.kind() {
+                ErrorKind::NotFound => Error::not_found(format!(
+                    "{e}; or name a shape that `puyu list-cfg` shows, such as --cfg-options \
                      model.from=internlm2_5-7b"
-                ))
+                )),
+                _ => e,
             })?,
             None => c.model.fresh(c.model.vocab_size.unwrap_or(1), c.data.seq_len)?,
         };
@@ -151,9 +151,7 @@ impl PlanArgs {
             method: match &all.lora {
                 Some(lora) => {
                     let from = c.model.from.as_deref().unwrap_or_default();
-                    let mut rule = lora.adapter(from);
-                    rule.whole.extend(new_head.then(|| HEAD.replace(".weight", "")));
-                    let whole = whole(&planned.config, &rule)?;
+                    let whole = whole(&planned.config, &lora.adapter(from, new_head))?;
                     adapters(lora, c.model.dtype.into(), from)?.with(whole)
                 }
                 None => Method::Full,

@@ -8,6 +8,7 @@ use crate::train::config::{
     TokenizerConfig, ValidationConfig,
 };
 use puyu_models::format::adapter::AdapterConfig;
+use puyu_models::reward::MODULE;
 use puyu_tensor::{DType, Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -129,11 +130,12 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// The adapter's config over the model called `from`.
-    pub fn adapter(&self, from: &str) -> AdapterConfig {
+    /// The adapter's config over the model called `from`, which may get a score's head.
+    pub fn adapter(&self, from: &str, new_head: bool) -> AdapterConfig {
         let mut config = AdapterConfig::new(from, self.rank, self.alpha, self.targets.clone());
         config.rslora = self.rslora;
         config.whole = self.modules_to_save.clone();
+        config.whole.extend(new_head.then(|| MODULE.to_owned()));
         config
     }
 

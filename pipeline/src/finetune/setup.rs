@@ -78,14 +78,14 @@ fn adapted(config: &FinetuneConfig, lora: &LoraConfig, vocabulary: &Vocabulary) 
     let path = hub::resolve(from).context("model.from")?;
     let checkpoint = format::open(&path, OpenOptions::default())?;
     let mut shape = Config::from_json(&checkpoint.config()?).context(path.display())?;
-    let mut rule = lora.adapter(from);
+    let new_head = config.finetune.method == Method::Reward && !shape.reward;
+    let mut rule = lora.adapter(from, new_head);
     let headless = Headless(checkpoint.source());
     let mut source = checkpoint.source();
-    if config.finetune.method == Method::Reward && !shape.reward {
+    if new_head {
         let mut json = checkpoint.config()?;
         become_reward_model(&mut json, &vocabulary.tokenizer).context(path.display())?;
         (shape, source) = (Config::from_json(&json)?, &headless);
-        rule.whole.push(HEAD.trim_end_matches(".weight").into());
     }
     let vocab = vocabulary.tokenizer.vocab_size();
     crate::train::fits(&shape, vocab, config.data.seq_len).context(path.display())?;

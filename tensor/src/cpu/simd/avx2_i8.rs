@@ -221,7 +221,7 @@ const fn cycle(f: u8) -> usize {
     }
 }
 
-/// Four activations, or a number of a block's, in every lane.
+/// Four activations in every lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn dword(at: *const u8) -> __m256i {
