@@ -37,7 +37,7 @@ const SHAPES: [Shape; 11] = [
     Shape { model_type: "internlm2", ..shape("6.5M", [8192, 256, 6, 8, 4, 704], 8, 256) },
     shape("15M", [32_000, 288, 6, 6, 6, 768], 8, 256),
     Shape { checkpointed: 6, ..shape("15M-checkpointed", [32_000, 288, 6, 6, 6, 768], 8, 256) },
-    Shape { compute: Compute::Fast, ..shape("15M-bf16", [32_000, 288, 6, 6, 6, 768], 2, 256) },
+    Shape { compute: Compute::Fast, ..shape("15M-bf16", [32_000, 288, 6, 6, 6, 768], 8, 256) },
     Shape { goal: Goal::Dpo, ..shape("15M-dpo", [32_000, 288, 6, 6, 6, 768], 4, 256) },
     Shape { goal: Goal::Orpo, ..shape("15M-orpo", [32_000, 288, 6, 6, 6, 768], 4, 256) },
     Shape {
@@ -67,8 +67,8 @@ impl Shape {
 
     fn setting(&self) -> Setting {
         let Self { batch, seq_len, checkpointed, goal, .. } = *self;
-        let (method, muon) = (Method::Full, false);
-        Setting { method, goal, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
+        let (method, muon, bf16) = (Method::Full, false, self.compute == Compute::Fast);
+        Setting { method, goal, bf16, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
     }
 
     /// Trains three steps in this process, and prints its peak memory in bytes.

@@ -140,9 +140,9 @@ fn main() -> ExitCode {
     let mut off = false;
     for (seq_len, checkpointed) in SETTINGS {
         let method = Method::qlora(RANK);
-        let (goal, muon, batch) = (Goal::Sft, false, 1);
+        let (goal, bf16, muon, batch) = (Goal::Sft, false, false, 1);
         let setting =
-            Setting { method, goal, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 };
+            Setting { method, goal, bf16, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 };
         let planned = Memory::of(&config, &setting);
         let text = CONFIG
             .replace("MODEL", &at("model").to_string_lossy())

@@ -165,7 +165,13 @@ fn gradients_hold(run: &Run) -> Result<(), String> {
     let smooth = run.run().iter().all(|y| matches!(y.dtype(), DType::F32 | DType::U32));
     let smooth = smooth && !rounds(run);
     let composed = no_grad(|| run.op.compose(&run.x)).is_some();
-    let floats = (0..run.x.len()).filter(|&i| run.x[i].dtype() == DType::F32);
+    let of = |i: usize| run.x[i].dtype();
+    // Tables of BF16 are looked up, and do not learn.
+    let learns = |i: &usize| match of(*i) {
+        DType::BF16 => !["embedding", "gather"].contains(&run.op.name()),
+        dtype => dtype == DType::F32,
+    };
+    let floats = (0..run.x.len()).filter(learns);
     let mut with_gradient = Vec::new();
     for i in floats {
         let Some(g) = gradients(&run.x, &[i], forward) else {
@@ -179,14 +185,19 @@ fn gradients_hold(run: &Run) -> Result<(), String> {
             return Err(format!("the gradient of input {i} is {}", g[0].spec()));
         }
         let g = values(&g[0]);
-        if smooth && g.len() <= 1 << 12 {
+        if smooth && of(i) == DType::F32 && g.len() <= 1 << 12 {
             check_slopes(run, i, &g)?;
         }
         if composed {
             let compose = |x: &[Tensor]| run.op.compose(x).expect("it has one");
             let expected = gradients(&run.x, &[i], compose)
                 .ok_or_else(|| format!("the composition gives input {i} no gradient"))?;
-            close(&g, &values(&expected[0]), if rounds(run) { 2e-2 } else { 1e-4 })
+            let allowed = match of(i) {
+                DType::BF16 => 5e-2,
+                _ if rounds(run) => 2e-2,
+                _ => 1e-4,
+            };
+            close(&g, &values(&expected[0]), allowed)
                 .map_err(|e| format!("gradient of input {i} against the composition's: {e}"))?;
         }
     }

@@ -151,8 +151,8 @@ fn flops_are_six_for_each_weight_and_attention() {
 }
 
 fn setting(method: Method, seq_len: usize, checkpointed: usize) -> Setting {
-    let (goal, muon, batch) = (Goal::Sft, false, 1);
-    Setting { method, goal, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
+    let (goal, bf16, muon, batch) = (Goal::Sft, false, false, 1);
+    Setting { method, goal, bf16, muon, batch, seq_len, checkpointed, ranks: 1, zero: 0 }
 }
 
 /// XTuner's claim for 7B: QLoRA in 8 GB, where LoRA on BF16 weights and all weights do not fit. Adapters
@@ -229,9 +229,13 @@ fn modules_trained_as_a_whole_are_f32() {
 fn checkpointing_keeps_inputs_only() {
     let (_, c) = shipped("small");
     let activations = |n| Memory::of(&c, &setting(Method::Full, 256, n)).activations;
-    let layer: usize = kept(&c, Method::Full).iter().map(|k| k.1).sum();
+    let s = setting(Method::Full, 256, 0);
+    let layer = |s| kept(&c, s).iter().map(|k| k.1).sum::<f64>();
     let saved = activations(1) - activations(2);
-    assert_eq!(saved, 4.0 * 256.0 * (layer - c.hidden_size) as f64);
+    assert_eq!(saved, 256.0 * (layer(&s) - 4.0 * c.hidden_size as f64));
+    // What the products of a layer give is half as large in bf16.
+    let halves = (c.q_size() + c.kv_size() + c.intermediate_size) as f64 * 2.0;
+    assert_eq!(layer(&s) - layer(&Setting { bf16: true, ..s }), 2.0 * halves);
 }
 
 /// A pair is two rows; DPO of all weights holds a frozen copy of them, adapters are switched off instead.

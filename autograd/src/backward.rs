@@ -1,6 +1,6 @@
 //! The backward pass.
 
-use puyu_tensor::{Error, Grad, Node, Result, SparseRows, Spec, Tensor, no_grad};
+use puyu_tensor::{DType, Error, Grad, Node, Result, SparseRows, Spec, Tensor, no_grad};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -187,6 +187,7 @@ struct Pending {
 }
 
 impl Pending {
+    /// Adds `dx` to the gradient of `x`, which is F32, or BF16 as it is.
     fn add(&mut self, x: &Tensor, dx: Tensor, sink: &mut Sink) {
         if x.is_trainable() {
             sink(x.id(), Piece::Whole(dx));
@@ -196,10 +197,14 @@ impl Pending {
                 .entry(Arc::as_ptr(&origin.node))
                 .or_insert_with(|| vec![None; origin.node.outputs.len()]);
             let slot = &mut slots[origin.index];
-            *slot = Some(match slot.take() {
-                Some(old) => no_grad(|| &old + &dx),
-                None => dx,
-            });
+            let dtype = if x.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 };
+            *slot = Some(no_grad(|| match slot.take() {
+                Some(old) => {
+                    let [old, dx] = [old, dx].map(|dx| dx.to_dtype(DType::F32));
+                    (&old + &dx).to_dtype(dtype)
+                }
+                None => dx.to_dtype(dtype),
+            }));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The part of attention that all models share: rotate, write the cache, attend.
 
 use crate::Ctx;
-use puyu_tensor::Tensor;
 use puyu_tensor::ops::Rope;
+use puyu_tensor::{DType, Tensor};
 
 /// What the KV cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Attend {
 
 impl Attend {
     /// Causal attention of layer `layer`: q `[T, H, D]`, k, v `[T, G, D]`, all before rotation, gives
-    /// `[T, H·D]`.
+    /// `[T, H·D]`. Without a cache it is of their dtype, F32 or BF16.
     pub fn forward(
         &self,
         layer: usize,
@@ -45,9 +45,10 @@ impl Attend {
                     Keys::Rotated => (Some(&angles), None),
                     Keys::Raw => (None, Some(self.rope)),
                 };
-                cache.write(layer, k, v, turned);
+                let [q, k, v] = [q, k, v].map(|x| x.to_dtype(DType::F32));
+                cache.write(layer, &k, &v, turned);
                 let step = [&ctx.cumulative, &ctx.rope_lengths, &angles];
-                cache.attend(layer, q, step, scale, key_rope)
+                cache.attend(layer, &q, step, scale, key_rope)
             }
         };
         y.reshape([t, h * d])

@@ -31,7 +31,7 @@ impl Linear {
 }
 
 /// The outputs of layers that share an input, which is rounded once if their weights want the same of it;
-/// adapters take it as it is.
+/// adapters take it as it is. In bf16 training they are BF16, if all of the layers take part.
 pub fn project<const N: usize>(
     x: impl Into<Factor>,
     layers: [&Linear; N],
@@ -50,24 +50,29 @@ fn apply<const N: usize>(
     let weights = layers.map(|layer| layer.weight.get());
     let (first, second) = x.parts();
     let parts = [Some(first), second, to].into_iter().flatten();
-    let learns = parts.chain(&weights).any(Tensor::requires_grad);
+    let learns = parts.chain(&weights).any(Tensor::requires_grad) || first.dtype() == DType::BF16;
     let lora = |layer: &Linear| layer.lora.clone().filter(|_| ctx.adapters);
+    // What a layer adds comes between its product and the sum.
+    let adds = |layer: &Linear| layer.bias.is_some() || lora(layer).is_some();
     let round = |w: &Tensor| rounding(w, ctx).filter(|_| !learns);
     let same = round(&weights[0]);
     let together = !learns && weights.iter().all(|w| round(w) == same);
-    // What a layer adds comes between its product and the sum.
-    if together && layers.iter().all(|layer| layer.bias.is_none() && lora(layer).is_none()) {
+    if together && !layers.iter().any(|layer| adds(layer)) {
         return x.project(weights.each_ref(), same, to);
     }
     let x = x.value();
+    let halves = to.is_none() && weights.iter().all(|w| ctx.learns_in_bf16(w));
     let products = if together {
         Factor::from(&x).project(weights.each_ref(), same, None)
     } else {
-        weights.map(|w| match round(&w) {
-            None if ctx.learns_in_bf16(&w) => x.matmul_transposed_bf16(&w),
-            None => x.matmul_transposed(&w),
-            round => {
-                let [y] = Factor::from(&x).project([&w], round, None);
+        std::array::from_fn(|i| match (&weights[i], round(&weights[i])) {
+            (w, None) if ctx.learns_in_bf16(w) => {
+                let rounded = halves && !adds(layers[i]);
+                x.matmul_transposed_bf16(w, if rounded { DType::BF16 } else { DType::F32 })
+            }
+            (w, None) => x.matmul_transposed(w),
+            (w, round) => {
+                let [y] = Factor::from(&x).project([w], round, None);
                 y
             }
         })
@@ -83,6 +88,7 @@ fn apply<const N: usize>(
         }
         match to {
             Some(to) => to + &y,
+            None if halves => y.to_dtype(DType::BF16),
             None => y,
         }
     })

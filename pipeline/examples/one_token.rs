@@ -38,7 +38,7 @@ fn main() -> Result<()> {
 
     stop(5, "apply", "tensor/src/apply.rs");
     let weight = weight.get();
-    let op = || MatmulTransposed { bf16: false };
+    let op = || MatmulTransposed { bf16: None };
     let product = apply1(op(), &[&last, &weight]);
     println!("{} of {} and {}", op().name(), last.spec(), weight.spec());
     println!("gives {}.", product.spec());

@@ -1,5 +1,6 @@
 //! What a CPU kernel sees of its inputs and outputs: a spec and a slice of bytes.
 
+use crate::quant::nearest_bf16;
 use crate::{DType, Spec};
 use half::{bf16, f16};
 
@@ -20,6 +21,37 @@ impl Element for bf16 {
 }
 impl Element for u32 {
     const DTYPE: DType = DType::U32;
+}
+
+/// An element that is computed with as an F32.
+pub(crate) trait Real: Element {
+    /// Its value.
+    fn get(self) -> f32;
+
+    /// The nearest to `x`.
+    fn nearest(x: f32) -> Self;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn nearest(x: f32) -> Self {
+        x
+    }
+}
+
+impl Real for bf16 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn nearest(x: f32) -> Self {
+        Self::from_bits(nearest_bf16(x) as u16)
+    }
 }
 
 /// An input: its spec, and the bytes from its first element to just past its last.

@@ -8,7 +8,7 @@ use crate::plan::{
     step_seconds, train_flops, trained,
 };
 use crate::train::TrainConfig;
-use crate::train::config::{ConfigText, OptimizerName, Override, Shipped};
+use crate::train::config::{ConfigText, OptimizerName, Override, Shipped, TrainDType};
 use crate::units::{bytes, decimal, duration, quantity};
 use clap::Args;
 use puyu_models::format::adapter::AdapterConfig;
@@ -157,6 +157,7 @@ impl PlanArgs {
                 None => Method::Full,
             },
             goal,
+            bf16: c.model.dtype == TrainDType::Bf16,
             muon: c.optimizer.name == OptimizerName::Muon,
             batch: c.train.batch,
             seq_len: c.data.seq_len,
@@ -182,8 +183,9 @@ impl PlanArgs {
             decimal((p.embedding + p.head) as f64),
         ));
         line(format!(
-            "{}{}{} at {} {} {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
+            "{}{}{}{} at {} {} {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
             name(s.method),
+            if s.bf16 && s.method == Method::Full { " in bf16" } else { "" },
             match s.goal {
                 Goal::Sft => "",
                 Goal::Dpo => " for DPO",
@@ -205,12 +207,12 @@ impl PlanArgs {
             line(format!("  {name:<16} {:>10}", bytes(n)));
         }
         line(format!("  {:<16} {:>10}\n", "together", bytes(memory.total())));
-        let numbers: usize = kept(c, s.method).iter().map(|k| k.1).sum();
-        let tokens = 4.0 * s.tokens() as f64;
+        let kept: f64 = kept(c, s).iter().map(|k| k.1).sum();
+        let tokens = s.tokens() as f64;
         line(format!(
             "a layer keeps {}, or {} if it is checkpointed",
-            bytes(tokens * numbers as f64),
-            bytes(tokens * c.hidden_size as f64),
+            bytes(tokens * kept),
+            bytes(tokens * 4.0 * c.hidden_size as f64),
         ));
         let seconds = step_seconds(c, s, *accumulate, device);
         let step_tokens = (s.tokens() * accumulate) as f64;
@@ -272,9 +274,10 @@ impl Planned {
     fn of(config: Config) -> Self {
         let method = Method::Full;
         let (batch, seq_len) = (1, 2048);
-        let (muon, checkpointed, ranks, zero) = (false, 0, 1, 0);
+        let (bf16, muon, checkpointed, ranks, zero) = (false, false, 0, 1, 0);
         let goal = if config.reward { Goal::Reward } else { Goal::Sft };
-        let setting = Setting { method, goal, muon, batch, seq_len, checkpointed, ranks, zero };
+        let setting =
+            Setting { method, goal, bf16, muon, batch, seq_len, checkpointed, ranks, zero };
         Self { config, setting, accumulate: 1 }
     }
 }

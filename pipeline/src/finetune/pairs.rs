@@ -4,7 +4,7 @@ use crate::data::{Batch, IGNORE};
 use crate::train::{Forward, Outcome};
 use puyu_autograd::checkpoint;
 use puyu_tensor::ops::rows_of_logits;
-use puyu_tensor::{Error, Result, Tensor};
+use puyu_tensor::{DType, Error, Result, Tensor};
 
 /// A pair's loss and how it changes with the numbers of the chosen and the rejected answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -62,7 +62,7 @@ pub(super) fn log_probabilities(forward: &Forward, batch: &Batch, adapters: bool
         let targets = list(|r| r.2).reshape([rows.len(), 1]);
         let block = move |x: &[Tensor]| {
             let logits = match bf16 {
-                true => x[0].matmul_transposed_bf16(&x[1]),
+                true => x[0].matmul_transposed_bf16(&x[1], DType::F32),
                 false => x[0].matmul_transposed(&x[1]),
             };
             vec![picked(&logits, &targets)]

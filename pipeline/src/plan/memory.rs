@@ -11,6 +11,9 @@ use puyu_tensor::ops::rows_of_logits;
 /// Bytes of an F32.
 const F32: f64 = 4.0;
 
+/// Bytes of a BF16.
+const BF16: f64 = 2.0;
+
 /// Bits of a weight in NF4 with double quantization: codes, and for 64 of them a scale in 8 bits,
 /// whose own scales (F32) are shared by 256 (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 pub const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
@@ -87,6 +90,8 @@ pub struct Setting {
     pub method: Method,
     /// What it learns from.
     pub goal: Goal,
+    /// Whether products are of BF16, where both operands learn or follow from what does.
+    pub bf16: bool,
     /// Muon: matrices between hidden states have one moment, not AdamW's two.
     pub muon: bool,
     /// Rows that go through the model at a time, or pairs of them.
@@ -103,6 +108,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Bytes of a number between the products of a block.
+    fn number(&self) -> f64 {
+        if self.bf16 && self.method == Method::Full { BF16 } else { F32 }
+    }
+
     /// Whether a step compares answers, two in each pair.
     pub fn in_pairs(&self) -> bool {
         self.goal != Goal::Sft
@@ -211,28 +221,30 @@ pub fn trained(c: &Config, method: Method) -> u64 {
     }
 }
 
-/// What a block keeps of each token, in numbers of 4 bytes: every input that a gradient reads, but for what norms and
-/// activations give, which is computed again, and what ops save beside.
-pub fn kept(c: &Config, method: Method) -> Vec<(&'static str, usize)> {
-    let [h, f, q, kv] = [c.hidden_size, c.intermediate_size, c.q_size(), c.kv_size()];
+/// What a block keeps of each token, in bytes: every input that a gradient reads, but for what norms and activations
+/// give, which is computed again, and what ops save beside.
+pub fn kept(c: &Config, s: &Setting) -> Vec<(&'static str, f64)> {
+    let [h, f, q, kv, heads] =
+        [c.hidden_size, c.intermediate_size, c.q_size(), c.kv_size(), c.heads].map(|n| n as f64);
+    let number = s.number();
     let mut kept = vec![
-        ("input", h),
-        ("rotated q, k, and v", q + 2 * kv),
-        ("attention and its sums", q + c.heads),
-        ("residual", h),
-        ("gate and up", 2 * f),
+        ("input", F32 * h),
+        ("rotated q, k, and v", number * (q + 2.0 * kv)),
+        ("attention and its sums", number * q + F32 * heads),
+        ("residual", F32 * h),
+        ("gate and up", number * 2.0 * f),
     ];
-    if let Method::Adapters { rank, .. } = method {
+    if let Method::Adapters { rank, .. } = s.method {
         let layers = if c.model_type == "internlm2" { 5 } else { 7 };
-        kept.push(("adapters", 2 * layers * rank));
+        kept.push(("adapters", F32 * (2 * layers * rank) as f64));
     }
     kept
 }
 
 /// What so many blocks keep if none is checkpointed.
 fn blocks(c: &Config, s: &Setting, n: usize) -> f64 {
-    let block: usize = kept(c, s.method).iter().map(|k| k.1).sum();
-    F32 * (s.tokens() * n * block) as f64
+    let block: f64 = kept(c, s).iter().map(|k| k.1).sum();
+    (s.tokens() * n) as f64 * block
 }
 
 /// What all blocks keep, and the final norm's input and output.
@@ -289,5 +301,6 @@ fn backward(c: &Config, s: &Setting) -> f64 {
         Method::Adapters { .. } => 0,
         _ => 2 * h * f,
     };
-    F32 * head(c, s).max((tokens * (3 * f + 4 * h) + weight) as f64)
+    let activations = (tokens * 3 * f) as f64 * s.number() + F32 * (tokens * 4 * h) as f64;
+    (F32 * head(c, s)).max(activations + F32 * weight as f64)
 }

@@ -6,9 +6,9 @@
 
 use crate::cpu::ahead;
 use crate::cpu::columns::{Columns, K_CHUNK, Scratch};
-use crate::cpu::gemm_f32;
+use crate::cpu::gemm_f32::{self, Out};
 use crate::cpu::operands::{Left, Right, Rows};
-use crate::cpu::pairs::{LeftPairs, RightPairs, Rounded};
+use crate::cpu::pairs::{Halves, LeftPairs, RightPairs, Rounded};
 use crate::cpu::panel::{LANES, Weight};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, TILE};
@@ -46,28 +46,46 @@ pub(crate) fn matmul_add(x: &View, w: &View, y: &mut ViewMut) {
     add_to(Isa::detect(), x, w, y.data(), true);
 }
 
-/// `y [.., M, N] = x [.., M, K] · w [.., K, N]`, or with `add` y and that, of F32 with any strides that are rounded
-/// to BF16; sums are F32.
+/// `y [.., M, N] = x [.., M, K] · w [.., K, N]`, or with `add` y and that, of F32 that is rounded to BF16 or of BF16,
+/// with any strides; sums are F32, and rounded if `y` is BF16.
 pub(crate) fn matmul_bf16(x: &View, w: &View, y: &mut ViewMut, add: bool) {
     matmul_bf16_with(Isa::detect(), x, w, y, add);
 }
 
-/// `y = x · w`, or with `add` y + x · w, of F32 operands that are rounded to BF16, with the kernels of `isa`.
+/// [`matmul_bf16`] with the kernels of `isa`.
+///
+/// # Panics
+/// If a dtype is another.
 pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool) {
+    let elements = y.spec.numel();
+    let y = match y.spec.dtype {
+        DType::BF16 => Out::Rounded(y.data()),
+        _ => Out::Sums(y.data()),
+    };
+    let sizes @ [_, m, ..] = sizes(w, elements);
+    if m == 0 {
+        return;
+    }
     if isa.dots() {
-        return multiply_pairs(isa, x, w, y.data(), add);
+        return multiply_pairs(isa, x, w, sizes, y, add);
     }
-    let y = y.data();
-    let sizes @ [_, m, k, _] = sizes(w, y);
-    if m > 0 {
-        let right = |product: usize| Rounded(Right::new(w, product * k));
-        gemm_f32::multiply((isa, false), &Rounded(Left::new(x, m)), right, sizes, 1, y, add);
+    let halves = if x.spec.dtype == DType::BF16 { Halves::new(x, m) } else { None };
+    let left: Box<dyn Rows> = match halves {
+        Some(halves) => Box::new(halves),
+        None => Box::new(Rounded(Left::new(x, m))),
+    };
+    let (left, isa) = (&*left, (isa, false));
+    if w.spec.dtype == DType::F32 {
+        let right = |product: usize| Rounded(Right::new(w, product * sizes[2]));
+        return gemm_f32::multiply(isa, left, right, sizes, 1, y, add);
     }
+    let floats = Floats { isa: isa.0, dots: false, w: *w, sizes };
+    gemm_f32::multiply(isa, left, |product| floats.columns(product), sizes, 1, y, add);
 }
 
 /// `y = x · w`, or with `add` y + x · w, all F32.
 fn add_to(isa: Isa, x: &View, w: &View, y: &mut [f32], add: bool) {
-    let sizes @ [_, m, ..] = sizes(w, y);
+    let sizes @ [_, m, ..] = sizes(w, y.len());
     if m > 0 {
         Floats { isa, dots: false, w: *w, sizes }.many(&Left::new(x, m), y, add);
     }
@@ -109,7 +127,10 @@ fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
                 Some((spec, rows)) => View { spec: *spec, bytes: bytemuck::cast_slice(rows) },
                 None => w,
             };
-            multiply_pairs(isa, x, &w, y, false);
+            let sizes = sizes(&w, y.len());
+            if sizes[1] > 0 {
+                multiply_pairs(isa, x, &w, sizes, Out::Sums(y), false);
+            }
         } else {
             plain.push((w, y));
         }
@@ -121,12 +142,12 @@ fn products<'a>(isa: Isa, x: &View<'a>, all: Vec<(View<'a>, &'a mut [f32])>) {
     floats((isa, false), x, plain);
 }
 
-/// Products, rows of each, K and N of `y = x · w`.
-fn sizes(w: &View, y: &[f32]) -> [usize; 4] {
+/// Products, rows of each, K and N of `y = x · w`, y having so many elements.
+fn sizes(w: &View, y: usize) -> [usize; 4] {
     let rank = w.spec.rank();
     let (k, n) = (w.spec.shape[rank - 2], w.spec.shape[rank - 1]);
     let products = w.spec.shape[..rank - 2].iter().product::<usize>();
-    [products, y.len() / n.max(1) / products.max(1), k, n]
+    [products, y / n.max(1) / products.max(1), k, n]
 }
 
 /// Whether both operands are BF16 and the CPU has products of pairs of them.
@@ -165,12 +186,15 @@ fn in_pairs<'a>(v: &View<'a>, k: usize) -> Option<View<'a>> {
 }
 
 /// `y = x · w`, or with `add` y + x · w, of BF16 or of F32 that are rounded to it, with any strides: what does not lie
-/// in pairs is copied so.
-fn multiply_pairs(isa: Isa, x: &View, w: &View, y: &mut [f32], add: bool) {
-    let [products, m, k, n] = sizes(w, y);
-    if m == 0 {
-        return;
-    }
+/// in pairs is copied so. There is at least a row.
+fn multiply_pairs(
+    isa: Isa,
+    x: &View,
+    w: &View,
+    [products, m, k, n]: [usize; 4],
+    y: Out,
+    add: bool,
+) {
     let left: Box<dyn Rows> = match (in_pairs(x, x.spec.rank() - 1), x.spec.dtype) {
         (Some(x), _) => Box::new(Left::new(&x, m)),
         (None, DType::F32) => Box::new(LeftPairs::<f32>::new(x, m)),
@@ -198,7 +222,7 @@ fn floats<'a>((isa, dots): (Isa, bool), x: &View, all: Vec<(View<'a>, &'a mut [f
     let mut left = None;
     let mut few = Vec::new();
     for (w, y) in all {
-        let sizes @ [_, m, ..] = sizes(&w, y);
+        let sizes @ [_, m, ..] = sizes(&w, y.len());
         if m == 0 {
             continue;
         }
@@ -256,10 +280,11 @@ impl<'a> Floats<'a> {
         let isa = (self.isa, self.dots);
         if self.plain() {
             let right = |p: usize| Right::new(&self.w, p * self.sizes[2]);
-            gemm_f32::multiply(isa, left, right, self.sizes, 1, y, add);
+            gemm_f32::multiply(isa, left, right, self.sizes, 1, Out::Sums(y), add);
         } else {
             let grain = self.w.spec.dtype.block_len().max(LANES);
-            gemm_f32::multiply(isa, left, |p| self.columns(p), self.sizes, grain, y, add);
+            let right = |p| self.columns(p);
+            gemm_f32::multiply(isa, left, right, self.sizes, grain, Out::Sums(y), add);
         }
     }
 

@@ -9,6 +9,8 @@ use crate::cpu::operands::{Pack, Rows};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::cpu::simd::{Isa, Strip};
+use crate::{DType, quant};
+use half::bf16;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -26,35 +28,53 @@ const NARROW: usize = 4;
 const WORTH_COPYING: usize = 8;
 
 thread_local! {
-    /// Memory for the copies, kept from job to job.
-    static SCRATCH: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+    /// Memory for the copies and for sums, kept from job to job.
+    static SCRATCH: Cell<[Vec<f32>; 3]> = const { Cell::new([Vec::new(), Vec::new(), Vec::new()]) };
+}
+
+/// Where products go.
+pub(super) enum Out<'a> {
+    /// Where they are added up.
+    Sums(&'a mut [f32]),
+    /// Where they are once they are rounded.
+    Rounded(&'a mut [bf16]),
+}
+
+/// [`Out`], shared by the jobs.
+enum Shared<'a> {
+    Sums(SharedMut<'a, f32>),
+    Rounded(SharedMut<'a, bf16>),
 }
 
 /// `y = left · right`, or with `add` y + left · right, for `products` products of `[m, k]` by `[k, n]`;
 /// `right(product)` gives the right operand of each. It is packed from multiples of `grain` k on, which
-/// divides 256. With `dots` the elements are pairs of BF16.
+/// divides 256. With `dots` the elements are pairs of BF16. Nothing is added to what is rounded.
 pub(super) fn multiply<R: Pack>(
     (isa, dots): (Isa, bool),
     left: &dyn Rows,
     right: impl Fn(usize) -> R + Sync,
     [products, m, k, n]: [usize; 4],
     grain: usize,
-    y: &mut [f32],
+    y: Out,
     add: bool,
 ) {
-    let y = SharedMut::new(y);
+    let y = match y {
+        Out::Sums(y) => Shared::Sums(SharedMut::new(y)),
+        Out::Rounded(y) => Shared::Rounded(SharedMut::new(y)),
+    };
     let jobs = Jobs::new(isa, products, m, n.div_ceil(LANES));
     let (at_once, longest) = isa.strip_panels();
     let chunk = k.div_ceil(k.div_ceil(longest).max(1)).max(1).next_multiple_of(grain);
     par(jobs.count(), |job| {
         let (product, rows, panels) = jobs.get(job);
         let right = right(product);
-        let mut scratch = SCRATCH.take();
+        let (first_row, first_column) = (product * m + rows.start, panels.start * LANES);
+        let columns_of_job = (panels.end * LANES).min(n) - first_column;
+        let [mut block, mut columns, mut sums] = SCRATCH.take();
         for k0 in (0..k.max(1)).step_by(chunk) {
             let ks = k0..(k0 + chunk).min(k);
-            let [block, columns] = &mut scratch;
             let wide = panels.len() >= WORTH_COPYING;
-            let block = left.block(isa, product, rows.clone(), ks.clone(), wide, block);
+            let block = left.block(isa, product, rows.clone(), ks.clone(), wide, &mut block);
             let end = panels.end;
             let some = |first: usize| first * LANES..((first + at_once).min(end) * LANES).min(n);
             for first in panels.clone().step_by(at_once) {
@@ -63,7 +83,7 @@ pub(super) fn multiply<R: Pack>(
                 let (panels, stride) = match right.in_place(ks.clone(), some.clone()) {
                     Some(found) => found,
                     None => {
-                        right.pack(isa, ks.clone(), some.clone(), columns);
+                        right.pack(isa, ks.clone(), some.clone(), &mut columns);
                         (&columns[..], ks.len() * LANES)
                     }
                 };
@@ -81,11 +101,31 @@ pub(super) fn multiply<R: Pack>(
                     dots,
                     next: next.and_then(|next| right.lines(ks.clone(), next)),
                 };
-                // SAFETY: each job has its own rows and columns of `y`.
-                unsafe { isa.strip(&strip, &y, (product * m + rows.start) * n + some.start, n) };
+                match &y {
+                    // SAFETY: each job has its own rows and columns of `y`.
+                    Shared::Sums(y) => unsafe {
+                        isa.strip(&strip, y, first_row * n + some.start, n);
+                    },
+                    Shared::Rounded(_) => {
+                        sums.resize(rows.len() * columns_of_job, 0.0);
+                        let at = some.start - first_column;
+                        // SAFETY: these sums are the job's own.
+                        unsafe {
+                            isa.strip(&strip, &SharedMut::new(&mut sums), at, columns_of_job)
+                        };
+                    }
+                }
             }
         }
-        SCRATCH.set(scratch);
+        if let Shared::Rounded(y) = &y {
+            for (row, sums) in (first_row..).zip(sums.chunks_exact(columns_of_job.max(1))) {
+                let at = row * n + first_column;
+                // SAFETY: each job has its own rows and columns of `y`.
+                let to = unsafe { y.slice(at..at + columns_of_job) };
+                quant::encode_row(DType::BF16, sums, bytemuck::cast_slice_mut(to));
+            }
+        }
+        SCRATCH.set([block, columns, sums]);
     });
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod ahead;
 pub mod attention;
 pub(crate) mod attention_grad;
 mod columns;
+pub(crate) mod floats;
 pub mod gemm;
 mod gemm_f32;
 pub mod limits;

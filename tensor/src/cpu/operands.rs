@@ -7,6 +7,7 @@
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::par_each;
 use crate::cpu::simd::{Isa, Lines};
+use crate::view::Real;
 use crate::{DType, Element, Spec, View, quant};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -162,12 +163,7 @@ impl Rows for Left<'_> {
         }
         copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
         if row == 1 && step != 1 {
-            match tile {
-                4 => pack_tiles::<4>(data, step, rows.len(), len, copy),
-                6 => pack_tiles::<6>(data, step, rows.len(), len, copy),
-                12 => pack_tiles::<12>(data, step, rows.len(), len, copy),
-                _ => unreachable!("no kernel takes {tile} rows at once"),
-            }
+            pack_tiles(tile, data, step, rows.len(), copy);
             return Block { data: copy, tile: tile * len, row: 1, step: tile };
         }
         for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
@@ -184,8 +180,18 @@ impl Rows for Left<'_> {
 /// Values of k whose pieces stay in the first-level cache while the tiles pass by.
 pub(super) const FEW: usize = 8;
 
-/// Rows that lie side by side, element (i, k) at `i + k · step`, as `[tile][k][TILE]`.
-fn pack_tiles<const TILE: usize>(x: &[f32], step: usize, rows: usize, len: usize, out: &mut [f32]) {
+/// Rows that lie side by side, element (i, k) at `i + k · step`, as floats `[tile][k][row]` of `tile` rows each.
+pub(super) fn pack_tiles<T: Real>(tile: usize, x: &[T], step: usize, rows: usize, out: &mut [f32]) {
+    match tile {
+        4 => pack_tiles_of::<4, T>(x, step, rows, out),
+        6 => pack_tiles_of::<6, T>(x, step, rows, out),
+        12 => pack_tiles_of::<12, T>(x, step, rows, out),
+        _ => unreachable!("no kernel takes {tile} rows at once"),
+    }
+}
+
+fn pack_tiles_of<const TILE: usize, T: Real>(x: &[T], step: usize, rows: usize, out: &mut [f32]) {
+    let len = out.len() / rows.next_multiple_of(TILE);
     for k0 in (0..len).step_by(FEW) {
         let ks = k0..(k0 + FEW).min(len);
         for (t, out) in out.chunks_exact_mut(TILE * len).enumerate() {
@@ -194,8 +200,8 @@ fn pack_tiles<const TILE: usize>(x: &[f32], step: usize, rows: usize, len: usize
             for (k, to) in ks.clone().zip(&mut out.as_chunks_mut::<TILE>().0[ks.clone()]) {
                 let from = &x[k * step + first..];
                 match from.first_chunk::<TILE>() {
-                    Some(from) if count == TILE => *to = *from,
-                    _ => to[..count].copy_from_slice(&from[..count]),
+                    Some(from) if count == TILE => *to = from.map(Real::get),
+                    _ => to[..count].iter_mut().zip(from).for_each(|(to, from)| *to = from.get()),
                 }
             }
         }

@@ -3,11 +3,14 @@
 //! What is BF16 already and lies in pairs is read as it is; all else is copied here, F32 being rounded on the way, so
 //! that training in bf16 needs no second copy of weights or activations.
 
-use crate::cpu::operands::{Block, FEW, Left, Pack, Places, Right, Rows, lines, matrix};
+use crate::cpu::operands::{
+    Block, FEW, Left, Pack, Places, Right, Rows, lines, matrix, pack_tiles,
+};
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Isa, Lines, versions};
 use crate::quant::nearest_bf16;
-use crate::{Element, View};
+use crate::view::Real;
+use crate::{DType, Element, View, quant};
 use half::bf16;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -266,6 +269,50 @@ impl Rows for Rounded<Left<'_>> {
         let Block { tile, row, step, .. } = self.0.block(isa, product, rows, ks, true, copy);
         round(copy);
         Block { data: copy, tile, row, step }
+    }
+}
+
+/// A left operand of BF16 for products of floats.
+pub(super) struct Halves<'a> {
+    data: &'a [bf16],
+    places: Places,
+}
+
+impl<'a> Halves<'a> {
+    /// `x [.., K]` as products of `m` rows, if these are evenly spaced.
+    pub fn new(x: &View<'a>, m: usize) -> Option<Self> {
+        Some(Self { data: x.data(), places: Places::new(&x.spec, m)? })
+    }
+}
+
+impl Rows for Halves<'_> {
+    fn block<'s>(
+        &'s self,
+        isa: Isa,
+        product: usize,
+        rows: Range<usize>,
+        ks: Range<usize>,
+        _: bool,
+        copy: &'s mut Vec<f32>,
+    ) -> Block<'s> {
+        let (tile, len) = (isa.tile_rows(), ks.len());
+        let (row, step) = (self.places.row, self.places.step);
+        copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
+        let data = self.data.get(self.places.at(product, rows.start, ks.start)..);
+        let data = data.unwrap_or_default();
+        if row == 1 && step != 1 {
+            pack_tiles(tile, data, step, rows.len(), copy);
+            return Block { data: copy, tile: tile * len, row: 1, step: tile };
+        }
+        for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
+            let from = &data[i * row..];
+            if step == 1 {
+                quant::decode_row(DType::BF16, bytemuck::cast_slice(&from[..len]), to);
+            } else {
+                to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, x)| *to = x.get());
+            }
+        }
+        Block { data: copy, tile: tile * len, row: len, step: 1 }
     }
 }
 

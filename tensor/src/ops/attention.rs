@@ -4,26 +4,28 @@
 
 use super::attention_grad::AttentionGrad;
 use crate::cpu::attention::{BLOCK, Queries, attend};
+use crate::cpu::floats::Floats;
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par};
 use crate::cpu::simd::Isa;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
-use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
+use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1, quant};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
     name: "attention",
     cases: |[t, g, d, s]| {
-        let case = |t: usize, repeat: usize, ends: Vec<u32>| {
-            let kv = || Arg::f32([t, g, d]);
-            let x = [Arg::f32([t, g * repeat, d]), kv(), kv(), Arg::exact(ends)];
+        let case = |dtype, t: usize, repeat: usize, ends: Vec<u32>| {
+            let kv = || Arg::of([t, g, d], dtype);
+            let x = [Arg::of([t, g * repeat, d], dtype), kv(), kv(), Arg::exact(ends)];
             Case::new(Attention { scale: 0.4 }, x)
         };
         let t = t + 2;
         vec![
-            case(t, 1, vec![0, t as u32]),
-            case(t + s, 3, vec![0, t as u32, (t + s) as u32]),
-            case(70, 2, vec![0, 1, 70]),
+            case(DType::F32, t, 1, vec![0, t as u32]),
+            case(DType::F32, t + s, 3, vec![0, t as u32, (t + s) as u32]),
+            case(DType::F32, 70, 2, vec![0, 1, 70]),
+            case(DType::BF16, t + s, 3, vec![0, t as u32, (t + s) as u32]),
         ]
     },
     bad: || {
@@ -34,8 +36,8 @@ pub(super) const ENTRY: Entry = Entry {
     },
 };
 
-/// q [T, H, D], k, v [T, G, D], cumulative lengths [S + 1] (0, ..., T) -> y [T, H, D]; saves the log
-/// of the softmax's denominator [T, H], and y.
+/// q [T, H, D], k, v [T, G, D], cumulative lengths [S + 1] (0, ..., T) -> y [T, H, D], which like q, k and v is F32 or
+/// BF16; saves the log of the softmax's denominator [T, H], and y.
 #[derive(Debug)]
 pub struct Attention {
     pub(super) scale: f32,
@@ -50,7 +52,8 @@ pub(super) fn check(name: &str, x: &[Spec]) {
         && q.shape[0] == k.shape[0]
         && q.shape[2] == k.shape[2]
         && q.shape[1].is_multiple_of(k.shape[1].max(1))
-        && [q, k, v].iter().all(|s| s.dtype == DType::F32)
+        && [DType::F32, DType::BF16].contains(&q.dtype)
+        && [k, v].iter().all(|s| s.dtype == q.dtype)
         && ends.dtype == DType::U32
         && ends.rank() == 1
         && ends.numel() >= 2;
@@ -90,14 +93,14 @@ impl Op for Attention {
     }
     fn infer(&self, x: &[Spec]) -> Outs {
         check("attention", x);
-        let y = Spec::f32(x[0].shape);
+        let y = Spec::new(x[0].shape, x[0].dtype);
         Outs { outputs: vec![y], saved: vec![Spec::f32([x[0].shape[0], x[0].shape[1]])] }
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let [t, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
         let groups = x[1].spec.shape[1];
         let repeat = h / groups;
-        let (q, k, v) = (x[0].data::<f32>(), x[1].data::<f32>(), x[2].data::<f32>());
+        let [q, k, v] = [0, 1, 2].map(|i| Floats::of(&x[i]));
         let mut jobs = Vec::new();
         for (start, end) in sequences(x[3].data(), t) {
             for tile in (start..end).step_by(TILE) {
@@ -105,7 +108,8 @@ impl Op for Attention {
             }
         }
         let (y, saved) = y.split_at_mut(1);
-        let out = SharedMut::new(y[0].data::<f32>());
+        let dtype = x[0].spec.dtype;
+        let out = SharedMut::new(&mut *y[0].bytes);
         let sums = saved.first_mut().map(|s| SharedMut::new(s.data::<f32>()));
         par(jobs.len(), |job| {
             let (start, tokens, g) = jobs[job].clone();
@@ -132,8 +136,9 @@ impl Op for Attention {
             attend(&queries, &block, |row, o, log_sum| {
                 let (t, head) = rows[row];
                 let at = t * h + head;
+                let bytes = dtype.bytes(at * d)..dtype.bytes((at + 1) * d);
                 // SAFETY: each job writes the rows of its own tokens and heads.
-                unsafe { out.slice(at * d..(at + 1) * d) }.copy_from_slice(o);
+                quant::encode_row(dtype, o, unsafe { out.slice(bytes) });
                 if let Some(sums) = &sums {
                     // SAFETY: as above.
                     let sum = unsafe { sums.slice(at..at + 1) };
@@ -150,13 +155,14 @@ impl Op for Attention {
         Work { bytes: all.map(Spec::bytes).sum(), operations: 4 * pairs * h * d, operands: None }
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
-        let (q, k, v) = (&x[0], &x[1], &x[2]);
+        let dtype = x[0].dtype();
+        let [q, k, v] = [0, 1, 2].map(|i| x[i].to_dtype(DType::F32));
         let (t, h, d, groups) = (q.dim(0), q.dim(1), q.dim(2), k.dim(1));
         let spread = |kv: &Tensor| {
             let kv = kv.reshape([t, groups, 1, d]).broadcast_to([t, groups, h / groups, d]);
             kv.reshape([t, h, d]).transpose(0, 1) // [H, T, D]
         };
-        let scores = q.transpose(0, 1).matmul(&spread(k).t()).affine(self.scale, 0.0);
+        let scores = q.transpose(0, 1).matmul(&spread(&k).t()).affine(self.scale, 0.0);
         let mut mask = vec![-1e30f32; t * t];
         for (start, end) in sequences(x[3].data(), t) {
             for i in start..end {
@@ -166,7 +172,7 @@ impl Op for Attention {
         let scores = &scores + &Tensor::new(&mask, [t, t]); // [H, T, T]
         let p = (&scores - &scores.max(-1)).exp();
         let p = &p / &p.sum(-1);
-        Some(vec![p.matmul(&spread(v)).transpose(0, 1).contiguous()])
+        Some(vec![p.matmul(&spread(&v)).transpose(0, 1).contiguous().to_dtype(dtype)])
     }
     fn saves(&self) -> &'static [usize] {
         &[0]
@@ -180,11 +186,11 @@ impl Op for Attention {
 }
 
 impl Tensor {
-    /// Causal attention of queries `self [T, H, D]` over `k`, `v` `[T, G, D]`, H a multiple of G, within
-    /// the sequences of the cumulative lengths `[S + 1]`.
+    /// Causal attention of queries `self [T, H, D]` over `k`, `v` `[T, G, D]`, all F32 or all BF16, H a multiple of G,
+    /// within the sequences of the cumulative lengths `[S + 1]`.
     ///
     /// # Panics
-    /// If the shapes do not fit or the lengths do not rise from 0 to T.
+    /// If the shapes or dtypes do not fit or the lengths do not rise from 0 to T.
     #[track_caller]
     #[must_use]
     pub fn attention(&self, k: &Self, v: &Self, cumulative: &Self, scale: f32) -> Self {

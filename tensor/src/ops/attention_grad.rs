@@ -4,12 +4,13 @@
 use super::attention::{check, sequences};
 use crate::cpu::attention::BLOCK;
 use crate::cpu::attention_grad::{Inputs, Work, add};
+use crate::cpu::floats::{self, Floats};
 use crate::cpu::pool::{SharedMut, par, threads};
 use crate::op::{Op, Outs};
 use crate::{Spec, View, ViewMut};
 
 /// q `[T, H, D]`, k, v `[T, G, D]`, cumulative lengths `[S + 1]`, log sums `[T, H]`, y, dy `[T, H, D]`
-/// -> dq `[T, H, D]`, dk, dv `[T, G, D]`
+/// -> dq `[T, H, D]`, dk, dv `[T, G, D]`; all but the lengths and the log sums are F32 or all BF16
 #[derive(Debug)]
 pub struct AttentionGrad {
     pub(super) scale: f32,
@@ -22,8 +23,9 @@ impl Op for AttentionGrad {
     fn infer(&self, x: &[Spec]) -> Outs {
         check("attention_grad", x);
         let (q, dy) = (&x[0], &x[6]);
-        assert!(q.shape == dy.shape, "attention_grad: q {q} and dy {dy}");
-        let outputs = [q, &x[1], &x[2]].map(|s| Spec::f32(s.shape)).into();
+        let fits = q.shape == dy.shape && [dy, &x[5]].iter().all(|s| s.dtype == q.dtype);
+        assert!(fits, "attention_grad: q {q}, y {} and dy {dy}", x[5]);
+        let outputs = [q, &x[1], &x[2]].map(|s| Spec::new(s.shape, s.dtype)).into();
         Outs { outputs, saved: Vec::new() }
     }
     // With p = exp(scale·q·k - log_sum) and δ = dy·y: dv += p·dy; dp = dy·v; ds = p·(dp - δ)·scale;
@@ -31,18 +33,18 @@ impl Op for AttentionGrad {
     fn cpu(&self, x: &[View], grads: &mut [ViewMut]) {
         let [t, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
         let groups = x[1].spec.shape[1];
-        let [q, k, v] = [0, 1, 2].map(|i| x[i].data::<f32>());
-        let [log_sums, y, dy] = [4, 5, 6].map(|i| x[i].data::<f32>());
-        let inputs = Inputs { q, k, v, log_sums, y, dy, sizes: [h, groups, d], scale: self.scale };
+        let [q, k, v, y, dy] = &[0, 1, 2, 5, 6].map(|i| Floats::of(&x[i]));
+        let (log_sums, sizes, scale) = (x[4].data(), [h, groups, d], self.scale);
+        let inputs = Inputs { q, k, v, log_sums, y, dy, sizes, scale };
         let work = works(&sequences(x[3].data(), t), groups, threads());
         let [dq, dk, dv] = grads else { unreachable!("infer gave three outputs") };
-        for g in [&mut *dq, &mut *dk, &mut *dv] {
-            g.bytes.fill(0);
-        }
-        let [dq, dk, dv] = [dq, dk, dv].map(|g| SharedMut::new(g.data::<f32>()));
-        par(work.len(), |job| {
-            // SAFETY: no two jobs share rows of a gradient that both want.
-            unsafe { add(&inputs, &work[job], [&dq, &dk, &dv]) };
+        floats::fill([dq, dk, dv], |mut grads| {
+            grads.iter_mut().for_each(|g| g.fill(0.0));
+            let [dq, dk, dv] = grads.map(SharedMut::new);
+            par(work.len(), |job| {
+                // SAFETY: no two jobs share rows of a gradient that both want.
+                unsafe { add(&inputs, &work[job], [&dq, &dk, &dv]) };
+            });
         });
     }
 }

@@ -51,7 +51,7 @@ pub fn rows_of_logits([v, h]: [usize; 2], trained: bool) -> usize {
 pub struct LinearCrossEntropy {
     /// How many rows of logits exist at a time.
     pub rows: usize,
-    /// As [`Matmul::bf16`].
+    /// Whether operands are rounded, as for [`Matmul::bf16`].
     pub bf16: bool,
 }
 
@@ -78,8 +78,8 @@ impl Op for LinearCrossEntropy {
     }
     fn run(&self, x: &[&Tensor], keep: bool) -> Option<Vec<Tensor>> {
         let (w, targets) = (x[1], x[2].reshape([x[2].spec().numel()]));
-        let bf16 = self.bf16;
-        let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16 }, &[x, w]);
+        let (bf16, dtype) = (self.bf16, self.bf16.then_some(DType::F32));
+        let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16: dtype }, &[x, w]);
         let (keep_dx, keep_dw) = (keep && x[0].requires_grad(), keep && w.requires_grad());
         let all = x[0].rows(); // [R, H]
         // What is not to be predicted adds nothing: of a conversation, most rows.
@@ -97,7 +97,7 @@ impl Op for LinearCrossEntropy {
             let len = even.min(n - start);
             let input = input.narrow(0, start, len);
             let targets = targets.narrow(0, start, len);
-            let mut logits = apply1(MatmulTransposed { bf16 }, &[&input, w]); // [len, V]
+            let mut logits = apply1(MatmulTransposed { bf16: dtype }, &[&input, w]); // [len, V]
             if !keep_dx && !keep_dw {
                 let loss = apply(CrossEntropy, &[&logits, &targets]);
                 let loss = [&loss[0].reshape([1]), &loss[1].reshape([1])];
@@ -124,7 +124,8 @@ impl Op for LinearCrossEntropy {
         Some(y)
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
-        let logits = apply1(MatmulTransposed { bf16: self.bf16 }, &[&x[0], &x[1]]);
+        let logits =
+            apply1(MatmulTransposed { bf16: self.bf16.then_some(DType::F32) }, &[&x[0], &x[1]]);
         Some(apply(CrossEntropy, &[&logits, &x[2]]))
     }
     fn reads(&self, _: usize) -> bool {

@@ -14,19 +14,27 @@ pub(super) const ENTRY: Entry = Entry {
             MATMUL,
             [Arg::of([a, b, c], DType::BF16), Arg::of([a, c, d], DType::BF16)],
         )];
-        for bf16 in [false, true] {
+        for bf16 in [None, Some(DType::F32), Some(DType::BF16)] {
             let op = || Matmul { bf16 };
             cases.push(Case::new(op(), [Arg::f32([b, c]), Arg::f32([c, d])]));
             cases.push(Case::new(op(), [Arg::f32([a, b, c]), Arg::f32([c, d])]));
             cases.push(Case::new(op(), [Arg::f32([a, b, c]), Arg::f32([a, c, d])]));
+            if bf16.is_some() {
+                for (one, other) in [(DType::BF16, DType::F32), (DType::F32, DType::BF16)] {
+                    let x = [Arg::of([a, b, c], one), Arg::of([c, d], other)];
+                    cases.push(Case::new(op(), x));
+                    let x = [Arg::of([a, b, c], one), Arg::of([d, c], other)];
+                    cases.push(Case::new(MatmulTransposed { bf16 }, x));
+                }
+            }
+        }
+        for bf16 in [false, true] {
             let x = [Arg::f32([b, c]), Arg::f32([c, d])];
             cases.push(Case::in_place(MatmulAdd { bf16 }, [Arg::f32([b, d])], x));
         }
-        let x = [Arg::f32([a, b, c]), Arg::f32([d, c])];
-        cases.push(Case::new(MatmulTransposed { bf16: true }, x));
         for dtype in DType::WEIGHTS {
             let k = c.next_multiple_of(dtype.block_len());
-            let nt = MatmulTransposed { bf16: false };
+            let nt = MatmulTransposed { bf16: None };
             cases.push(Case::new(nt, [Arg::f32([b, k]), Arg::of([d * 4, k], dtype)]));
         }
         cases
@@ -35,9 +43,12 @@ pub(super) const ENTRY: Entry = Entry {
         vec![
             Case::new(MATMUL, [Arg::f32([2, 3]), Arg::f32([4, 5])]),
             Case::new(MATMUL, [Arg::f32([2, 3, 4]), Arg::f32([3, 4, 5])]),
-            Case::new(Matmul { bf16: true }, [Arg::f32([2, 32]), Arg::of([32, 32], DType::Q8_0)]),
             Case::new(
-                MatmulTransposed { bf16: false },
+                Matmul { bf16: Some(DType::F32) },
+                [Arg::f32([2, 32]), Arg::of([32, 32], DType::Q8_0)],
+            ),
+            Case::new(
+                MatmulTransposed { bf16: None },
                 [Arg::f32([2, 32]), Arg::of([3, 64], DType::Q8_0)],
             ),
             Case::in_place(
@@ -52,25 +63,26 @@ pub(super) const ENTRY: Entry = Entry {
 /// `x [.., M, K] · w [K, N]`, or with leading dimensions equal to those of `x`.
 #[derive(Debug)]
 pub struct Matmul {
-    /// Both operands, F32, are rounded to BF16 as they are read, and so are those of the gradients' products; sums
-    /// are F32. It is how bf16 training multiplies (Micikevicius et al. 2018, arXiv 1710.03740).
-    pub bf16: bool,
+    /// Operands, F32 or BF16, are multiplied as BF16, to which they are rounded as they are read, and so are those of
+    /// the gradients' products; sums are F32, and the result is of this dtype, F32 or BF16. It is how bf16 training
+    /// multiplies (Micikevicius et al. 2018, arXiv 1710.03740).
+    pub bf16: Option<DType>,
 }
 
-const MATMUL: Matmul = Matmul { bf16: false };
+const MATMUL: Matmul = Matmul { bf16: None };
 
 /// `x [.., K] · w [N, K]ᵀ`: a linear layer's product, for weights stored row by row as in files.
 #[derive(Debug)]
 pub struct MatmulTransposed {
     /// As [`Matmul::bf16`].
-    pub bf16: bool,
+    pub bf16: Option<DType>,
 }
 
 /// `y [M, N] += x [M, K] · w [K, N]` in place, all F32: a gradient that comes in pieces. Each element goes
 /// on with its chain, so pieces of k in ascending order give the bits of one product.
 #[derive(Debug)]
 pub struct MatmulAdd {
-    /// As [`Matmul::bf16`]; then pieces of even k give the bits of one product.
+    /// Whether operands are rounded, as for [`Matmul::bf16`]; then pieces of even k give the bits of one product.
     pub bf16: bool,
 }
 
@@ -79,10 +91,12 @@ fn name(bf16: bool, names: [&'static str; 2]) -> &'static str {
     names[usize::from(bf16)]
 }
 
-/// Checks the operands of a product that rounds them.
-fn check_bf16(name: &str, bf16: bool, x: &[Spec]) {
-    let fits = x[..2].iter().all(|x| x.dtype == DType::F32);
-    assert!(fits || !bf16, "{name}: {} by {}, which are not both f32", x[0], x[1]);
+/// The spec of `x [.., K]` by `w [.., K, N]`, which is `stored` as another view of it, if need be as BF16.
+fn product(name: &str, bf16: Option<DType>, x: &Spec, stored: &Spec, w: &Spec) -> Spec {
+    let Some(dtype) = bf16 else { return infer(name, x, stored, w) };
+    let fits = [x, w].iter().all(|x| [DType::F32, DType::BF16].contains(&x.dtype));
+    assert!(fits, "{name}: {x} by {stored}, which are not both f32 or bf16");
+    Spec { dtype, ..infer(name, &Spec { dtype: DType::F32, ..*x }, stored, w) }
 }
 
 /// Checks `x [.., K]` against `w [.., K, N]` and gives `[.., N]`.
@@ -109,17 +123,16 @@ pub(super) fn work(x: &[View], y: &[Spec]) -> Work {
 
 impl Op for Matmul {
     fn name(&self) -> &'static str {
-        name(self.bf16, ["matmul", "matmul_bf16"])
+        name(self.bf16.is_some(), ["matmul", "matmul_bf16"])
     }
     fn strided(&self) -> bool {
         true
     }
     fn packed(&self, i: usize) -> bool {
-        i == 1 && !self.bf16
+        i == 1 && self.bf16.is_none()
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        check_bf16(self.name(), self.bf16, x);
-        infer(self.name(), &x[0], &x[1], &x[1]).into()
+        product(self.name(), self.bf16, &x[0], &x[1], &x[1]).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         multiply(self.bf16, &x[0], &x[1], &mut y[0]);
@@ -128,22 +141,23 @@ impl Op for Matmul {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        let dispatches = vec![dispatch(x, &x[1], y, 0).filter(|_| !self.bf16)?];
+        let dispatches = vec![dispatch(x, &x[1], y, 0).filter(|_| self.bf16.is_none())?];
         Some(Kernels { dispatches, ..Kernels::default() })
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
-        self.bf16.then(|| vec![rounded(&x[0]).matmul(&rounded(&x[1]))])
+        let dtype = self.bf16?;
+        Some(vec![rounded(&x[0]).matmul(&rounded(&x[1])).to_dtype(dtype)])
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
-        let product = |x: &Tensor, w: &Tensor| apply1(Self { bf16: self.bf16 }, &[x, w]);
-        let dx = x.requires_grad().then(|| product(dy, &w.t()));
+        let product = |to: &Tensor, x: &Tensor, w: &Tensor| gradient(self.bf16, to, x, w);
+        let dx = x.requires_grad().then(|| product(x, dy, &w.t()));
         // (dyᵀ·x)ᵀ, so that the gradient of a transposed weight lies in the weight's own order.
         let dw = w.requires_grad().then(|| {
             let (x, dy) =
                 if w.shape().len() == 2 { (x.rows(), dy.rows()) } else { (x.clone(), dy.clone()) };
-            product(&dy.t(), &x).t()
+            product(w, &dy.t(), &x).t()
         });
         Grad::Inputs(vec![dx, dw])
     }
@@ -151,14 +165,13 @@ impl Op for Matmul {
 
 impl Op for MatmulTransposed {
     fn name(&self) -> &'static str {
-        name(self.bf16, ["matmul_transposed", "matmul_transposed_bf16"])
+        name(self.bf16.is_some(), ["matmul_transposed", "matmul_transposed_bf16"])
     }
     fn packed(&self, i: usize) -> bool {
-        i == 1 && !self.bf16
+        i == 1 && self.bf16.is_none()
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        check_bf16(self.name(), self.bf16, x);
-        infer(self.name(), &x[0], &x[1], &transposed(&x[1])).into()
+        product(self.name(), self.bf16, &x[0], &x[1], &transposed(&x[1])).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
         let w = View { spec: transposed(&x[1].spec), ..x[1] };
@@ -168,18 +181,20 @@ impl Op for MatmulTransposed {
         work(x, y)
     }
     fn gpu(&self, x: &[Spec], y: &[Spec]) -> Option<Kernels> {
-        let dispatches = vec![dispatch(x, &transposed(&x[1]), y, 0).filter(|_| !self.bf16)?];
+        let dispatches =
+            vec![dispatch(x, &transposed(&x[1]), y, 0).filter(|_| self.bf16.is_none())?];
         Some(Kernels { dispatches, ..Kernels::default() })
     }
     fn compose(&self, x: &[Tensor]) -> Option<Vec<Tensor>> {
-        self.bf16.then(|| vec![rounded(&x[0]).matmul_transposed(&rounded(&x[1]))])
+        let dtype = self.bf16?;
+        Some(vec![rounded(&x[0]).matmul_transposed(&rounded(&x[1])).to_dtype(dtype)])
     }
     fn grad(&self, x: &[Tensor], _: &[Tensor], dy: &[Option<Tensor>]) -> Grad {
         let Some(dy) = &dy[0] else { return Grad::Inputs(vec![None, None]) };
         let (x, w) = (&x[0], &x[1]);
-        let product = |x: &Tensor, w: &Tensor| apply1(Matmul { bf16: self.bf16 }, &[x, w]);
-        let dx = x.requires_grad().then(|| product(dy, w));
-        let dw = w.requires_grad().then(|| product(&dy.rows().t(), &x.rows()));
+        let product = |to: &Tensor, x: &Tensor, w: &Tensor| gradient(self.bf16, to, x, w);
+        let dx = x.requires_grad().then(|| product(x, dy, w));
+        let dw = w.requires_grad().then(|| product(w, &dy.rows().t(), &x.rows()));
         Grad::Inputs(vec![dx, dw])
     }
 }
@@ -214,8 +229,13 @@ impl Op for MatmulAdd {
     }
 }
 
-fn multiply(bf16: bool, x: &View, w: &View, y: &mut ViewMut) {
-    if bf16 {
+/// The product `x · w` that is a gradient of `of`, and has its dtype if operands are rounded.
+fn gradient(bf16: Option<DType>, of: &Tensor, x: &Tensor, w: &Tensor) -> Tensor {
+    apply1(Matmul { bf16: bf16.map(|_| of.dtype()) }, &[x, w])
+}
+
+fn multiply(bf16: Option<DType>, x: &View, w: &View, y: &mut ViewMut) {
+    if bf16.is_some() {
         gemm::matmul_bf16(x, w, y, false);
     } else {
         gemm::matmul(x, w, y);
@@ -277,18 +297,18 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn matmul_transposed(&self, w: &Self) -> Self {
-        apply1(MatmulTransposed { bf16: false }, &[self, w])
+        apply1(MatmulTransposed { bf16: None }, &[self, w])
     }
 
-    /// [`Tensor::matmul_transposed`] of F32 operands that are rounded to BF16 as they are read; see
+    /// [`Tensor::matmul_transposed`] of F32 or BF16 operands that are rounded to BF16 as they are read, as `dtype`; see
     /// [`Matmul::bf16`].
     ///
     /// # Panics
-    /// If the shapes do not fit, or a dtype is not F32.
+    /// If the shapes do not fit, or a dtype is neither F32 nor BF16.
     #[track_caller]
     #[must_use]
-    pub fn matmul_transposed_bf16(&self, w: &Self) -> Self {
-        apply1(MatmulTransposed { bf16: true }, &[self, w])
+    pub fn matmul_transposed_bf16(&self, w: &Self, dtype: DType) -> Self {
+        apply1(MatmulTransposed { bf16: Some(dtype) }, &[self, w])
     }
 
     /// All leading dimensions taken as one: `[.., N] -> [R, N]`.

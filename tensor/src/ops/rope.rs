@@ -8,7 +8,9 @@
 use crate::cpu::pool::par_rows;
 use crate::cpu::simd::versions;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs};
+use crate::view::Real;
 use crate::{DType, Spec, Tensor, View, ViewMut, apply1};
+use half::bf16;
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -24,8 +26,11 @@ pub(super) const ENTRY: Entry = Entry {
             let op = Angles { rope: Rope { base: 10_000.0, scaling }, d: 2 * d };
             Case::new(op, [Arg::below([t], 40), Arg::below([t], 60)])
         };
-        let x = || [Arg::f32([t, h, 2 * d]), Arg::f32([t, 2 * d])];
-        let turns = [false, true].map(|inverse| Case::new(Rotate { inverse }, x()));
+        let turns = |dtype| {
+            let x = || [Arg::of([t, h, 2 * d], dtype), Arg::f32([t, 2 * d])];
+            [false, true].map(|inverse| Case::new(Rotate { inverse }, x()))
+        };
+        let turns = [DType::F32, DType::BF16].into_iter().flat_map(turns);
         kinds.map(angles).into_iter().chain(turns).collect()
     },
     bad: || {
@@ -115,15 +120,15 @@ impl Rope {
 
 versions! {
     /// Turns the pairs of one head by the angles whose cosines and then sines are `angles`, or with `sign` -1 back.
-    pub(crate) fn rotate(x: &[f32], angles: &[f32], sign: f32, y: &mut [f32]) {
+    pub(crate) fn rotate<T: Real>(x: &[T], angles: &[f32], sign: f32, y: &mut [T]) {
         let n = x.len() / 2;
         let ((x1, x2), (y1, y2)) = (x.split_at(n), y.split_at_mut(n));
         let (cos, sin) = angles.split_at(n);
         let (x2, y2, cos, sin) = (&x2[..n], &mut y2[..n], &cos[..n], &sin[..n]);
         for j in 0..n {
-            let sin = sin[j] * sign;
-            y1[j] = x1[j] * cos[j] - x2[j] * sin;
-            y2[j] = x2[j] * cos[j] + x1[j] * sin;
+            let (a, b, sin) = (x1[j].get(), x2[j].get(), sin[j] * sign);
+            y1[j] = T::nearest(a * cos[j] - b * sin);
+            y2[j] = T::nearest(b * cos[j] + a * sin);
         }
     }
 }
@@ -187,7 +192,7 @@ pub(super) fn turns(x: &Spec, angles: &Spec) -> bool {
 }
 
 /// The first elements of `x`, `step` apart, as many as `room` has; copied there if they do not follow each other.
-fn dense<'a>(x: &'a [f32], step: usize, room: &'a mut [f32]) -> &'a [f32] {
+fn dense<'a, T: Real>(x: &'a [T], step: usize, room: &'a mut [T]) -> &'a [T] {
     if step == 1 {
         return &x[..room.len()];
     }
@@ -195,7 +200,7 @@ fn dense<'a>(x: &'a [f32], step: usize, room: &'a mut [f32]) -> &'a [f32] {
     room
 }
 
-/// x `[T, H, D]`, angles `[T, D]` -> y `[T, H, D]`
+/// x `[T, H, D]` of F32 or BF16, angles `[T, D]` -> y `[T, H, D]` of the same dtype
 #[derive(Debug)]
 pub struct Rotate {
     /// Turn backwards: the gradient of a rotation.
@@ -205,6 +210,23 @@ pub struct Rotate {
 impl Rotate {
     /// The rotation itself.
     pub(super) const FORWARD: Self = Self { inverse: false };
+
+    fn turn<T: Real>(&self, x: &[View], y: &mut [T]) {
+        let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
+        let [strides, steps] = [0, 1].map(|i| x[i].spec.strides);
+        let (x, angles) = (x[0].data::<T>(), x[1].data::<f32>());
+        let sign = if self.inverse { -1.0 } else { 1.0 };
+        par_rows(y, h * d, 4096 / (h * d).max(1), |first, y| {
+            let (mut head_room, mut angle_room) = (vec![T::zeroed(); d], vec![0.0; d]);
+            for (t, y) in (first..).zip(y.chunks_exact_mut(h * d)) {
+                let angles = dense(&angles[t * steps[0]..], steps[1], &mut angle_room);
+                for (head, y) in y.chunks_exact_mut(d).enumerate() {
+                    let x = &x[t * strides[0] + head * strides[1]..];
+                    rotate(dense(x, strides[2], &mut head_room), angles, sign, y);
+                }
+            }
+        });
+    }
 }
 
 impl Op for Rotate {
@@ -215,25 +237,16 @@ impl Op for Rotate {
         true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let fits = turns(&x[0], &x[1]);
+        let known = [DType::F32, DType::BF16].contains(&x[0].dtype);
+        let fits = known && turns(&Spec { dtype: DType::F32, ..x[0] }, &x[1]);
         assert!(fits, "rope: {} with angles {}", x[0], x[1]);
-        Spec::f32(x[0].shape).into()
+        Spec::new(x[0].shape, x[0].dtype).into()
     }
     fn cpu(&self, x: &[View], y: &mut [ViewMut]) {
-        let [_, h, d] = *x[0].spec.shape else { unreachable!("infer checked the rank") };
-        let [strides, steps] = [0, 1].map(|i| x[i].spec.strides);
-        let [x, angles] = [0, 1].map(|i| x[i].data::<f32>());
-        let sign = if self.inverse { -1.0 } else { 1.0 };
-        par_rows(y[0].data(), h * d, 4096 / (h * d).max(1), |first, y| {
-            let (mut head_room, mut angle_room) = (vec![0.0; d], vec![0.0; d]);
-            for (t, y) in (first..).zip(y.chunks_exact_mut(h * d)) {
-                let angles = dense(&angles[t * steps[0]..], steps[1], &mut angle_room);
-                for (head, y) in y.chunks_exact_mut(d).enumerate() {
-                    let x = &x[t * strides[0] + head * strides[1]..];
-                    rotate(dense(x, strides[2], &mut head_room), angles, sign, y);
-                }
-            }
-        });
+        match x[0].spec.dtype {
+            DType::BF16 => self.turn::<bf16>(x, y[0].data()),
+            _ => self.turn::<f32>(x, y[0].data()),
+        }
     }
     fn reads(&self, i: usize) -> bool {
         i > 0

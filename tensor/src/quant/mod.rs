@@ -37,9 +37,7 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
             decode_blocks(bytes, out, |b, y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b))
         }
         DType::F16 => Isa::detect().decode_halves(bytes, out),
-        DType::BF16 => decode_blocks(bytes, out, |b, y: &mut [f32; 1]| {
-            y[0] = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
-        }),
+        DType::BF16 => decode_bf16(bytes, out),
         DType::Q8_0 => decode_blocks(bytes, out, q8_0::decode),
         DType::Q4_0 => decode_blocks(bytes, out, q4_0::decode),
         DType::Q4_1 => decode_blocks(bytes, out, q4_1::decode),
@@ -96,6 +94,15 @@ pub(crate) fn nearest_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     (if x.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16
+}
+
+versions! {
+    /// BF16 as F32.
+    fn decode_bf16(x: &[u8], out: &mut [f32]) {
+        for (x, out) in x.as_chunks::<2>().0.iter().zip(out) {
+            *out = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
+        }
+    }
 }
 
 versions! {

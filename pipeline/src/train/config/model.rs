@@ -55,8 +55,9 @@ pub struct ModelConfig {
     /// Biases in attention, as InternLM-1 has them; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<bool>,
-    /// What matrices are multiplied in: `f32` or `bf16`, which rounds what goes into a product. Weights, sums and
-    /// the optimizer's state are F32 in both cases; checkpoints hold matrices in this type.
+    /// What matrices are multiplied in: `f32` or `bf16`, which rounds what goes into a product, and keeps what a
+    /// layer's products give, and the gradients of that, in half the memory. Weights, sums, what is passed from
+    /// layer to layer and the optimizer's state are F32 in both cases; checkpoints hold matrices in this type.
     pub dtype: TrainDType,
     /// Layers that keep only their input and are run again in the backward pass: a number, or a share
     /// from 0.0 to 1.0.

@@ -4,25 +4,25 @@
 //! wrapped in `versions!` is compiled for each set, and the one in use is called. Rust never fuses a
 //! multiplication with an addition by itself, so all versions give the same bits.
 
-/// Defines a function whose body is compiled for each instruction set. What the body calls must be
-/// `#[inline(always)]` to be compiled along.
+/// Defines a function whose body is compiled for each instruction set, for each type if it has a parameter. What the
+/// body calls must be `#[inline(always)]` to be compiled along.
 macro_rules! versions {
     (
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident $(<$t:ident: $bound:ident>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn plain($($arg: $ty),*) $(-> $ret)? $body
+            fn plain $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            fn avx2($($arg: $ty),*) $(-> $ret)? {
+            fn avx2 $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                 plain($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-            fn avx512($($arg: $ty),*) $(-> $ret)? {
+            fn avx512 $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                 plain($($arg),*)
             }
             match $crate::cpu::simd::Isa::detect().kind() {
