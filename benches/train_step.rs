@@ -4,13 +4,14 @@
 //!
 //! PUYU_SHARED=folder with tools/torch_train_step.py  PUYU_PYTHON=a Python that has torch (python3)
 //! cargo bench --bench train_step -- [15m,8,256] [135m,2,256] [15m,8,256,bf16] ...
-//! PUYU_PAIRS sets the number of pairs (default 5), PUYU_THREADS the threads (default 2).
+//! PUYU_PAIRS sets the number of pairs (default 5), PUYU_THREADS the threads (default 2); `--step 15m,8,256` runs our
+//! steps alone, and shows their ops with PUYU_TRACE=sums.
 
 use puyu::cli::memory;
 use puyu_models::{Config, build};
 use puyu_nn::{Compute, Ctx, Optimizer, Weights, clip_factor};
 use puyu_tensor::cpu::{limits::Limits, pool, simd::Isa};
-use puyu_tensor::{Result, Tensor, ops};
+use puyu_tensor::{Result, Tensor, ops, trace_reset, trace_sums};
 use serde_json::json;
 use std::path::Path;
 use std::process::Command;
@@ -140,7 +141,10 @@ fn train(work: &Work) -> Result<()> {
     let x = ids(work.tokens(), config.vocab_size, 1);
     let targets = ids(work.tokens(), config.vocab_size, 2);
     let mut times = Vec::new();
-    for _ in 0..STEPS + 2 {
+    for step in 0..STEPS + 2 {
+        if step == 2 {
+            trace_reset();
+        }
         let start = Instant::now();
         let compute = if work.bf16 { Compute::Fast } else { Compute::Exact };
         let mut ctx = Ctx { compute, ..Ctx::packed(&vec![work.seq; work.batch]) };
@@ -154,6 +158,9 @@ fn train(work: &Work) -> Result<()> {
         adamw.apply(1e-4, clip_factor(norm, 1.0) / counted)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
         eprintln!("loss {:.4}, {:.0} ms", f64::from(value) / counted, times[times.len() - 1]);
+    }
+    if let Some(sums) = trace_sums() {
+        eprintln!("{sums}");
     }
     let peak = memory::peak().unwrap_or(0) as f64 / f64::from(1 << 20);
     println!("{} {peak}", median(times.into_iter().skip(2)));

@@ -382,7 +382,7 @@ fn strided_bf16_equal_plain_loops() {
                     if form == [0, 0] {
                         assert_close(&what, &product(isa, &x, &w), &expected, k);
                     }
-                    if isa.dots() {
+                    if isa.dots() || isa.matrices() {
                         let first = first.get_or_insert_with(|| y.clone());
                         assert_eq!(first, &y, "{what}: other bits");
                     }

@@ -66,7 +66,7 @@ pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool
     if m == 0 {
         return;
     }
-    if isa.dots() {
+    if isa.pairs() {
         return multiply_pairs(isa, x, w, sizes, y, add);
     }
     let halves = if x.spec.dtype == DType::BF16 { Halves::new(x, m) } else { None };
@@ -150,9 +150,9 @@ fn sizes(w: &View, y: usize) -> [usize; 4] {
     [products, y / n.max(1) / products.max(1), k, n]
 }
 
-/// Whether both operands are BF16 and the CPU has products of pairs of them.
+/// Whether both operands are BF16 and a kernel takes pairs of them.
 fn both_bf16(isa: Isa, x: &View, w: &View) -> bool {
-    isa.dots() && [x, w].iter().all(|v| v.spec.dtype == DType::BF16)
+    isa.pairs() && [x, w].iter().all(|v| v.spec.dtype == DType::BF16)
 }
 
 /// The rows of a packed weight `w [K, N]` of BF16, one after another.

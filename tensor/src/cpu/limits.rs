@@ -3,6 +3,8 @@
 //! same run, because shared machines change by the hour.
 
 use super::pool::{par, threads};
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx;
 use super::simd::{AHEAD, Isa, Kind, ask, versions};
 use crate::storage::Owned;
 use std::hint::black_box;
@@ -17,7 +19,7 @@ pub struct Limits {
     pub read_gb_s: f64,
     /// F32 multiplications and additions, in 10⁹ per second.
     pub f32_gflop_s: f64,
-    /// The same of BF16 dot products with F32 sums, where the CPU has them.
+    /// The same of BF16 dot products with F32 sums, or of tiles of BF16, where the CPU has them.
     pub bf16_gflop_s: Option<f64>,
     /// The same of int8 dot products with int32 sums.
     pub i8_gop_s: f64,
@@ -126,6 +128,11 @@ fn f32_loop(kind: Kind) -> (Loop, usize) {
 }
 
 fn bf16_loop(kind: Kind) -> Option<(Loop, usize)> {
+    #[cfg(target_arch = "x86_64")]
+    if Isa::detect().matrices() {
+        // SAFETY: `matrices` has looked for tiles.
+        return Some((|n| unsafe { amx::rounds(n) }, amx::OPERATIONS));
+    }
     #[cfg(target_arch = "x86_64")]
     if kind == Kind::Avx512 && std::arch::is_x86_feature_detected!("avx512bf16") {
         // SAFETY: the CPU has AVX-512 and was just asked for the rest.

@@ -123,10 +123,49 @@ impl<T: Half> Rows for LeftPairs<'_, T> {
         let data = &self.data[self.places.at(product, rows.start, 2 * ks.start)..];
         let out: &mut [u32] = bytemuck::cast_slice_mut(copy);
         let (steps, k) = ([self.places.row, self.places.step], self.k - 2 * ks.start);
-        pair_tiles(isa, data, steps, [rows.len(), len, k], out);
-        match steps {
-            [_, 1] => Block { data: copy, tile: tile * len, row: len, step: 1 },
-            _ => Block { data: copy, tile: tile * len, row: 1, step: tile },
+        let along = steps[1] == 1 || isa.matrices();
+        if isa.matrices() && steps[1] != 1 {
+            pair_along(isa, data, steps, [rows.len(), len, k], out);
+        } else {
+            pair_tiles(isa, data, steps, [rows.len(), len, k], out);
+        }
+        match along {
+            true => Block { data: copy, tile: tile * len, row: len, step: 1 },
+            false => Block { data: copy, tile: tile * len, row: 1, step: tile },
+        }
+    }
+}
+
+/// What [`pair_tiles`] takes whose elements do not follow each other, as `[row][pair]`: in squares of 16.
+fn pair_along<T: Half>(
+    isa: Isa,
+    x: &[T],
+    [row, step]: [usize; 2],
+    [rows, len, k]: [usize; 3],
+    out: &mut [u32],
+) {
+    let mut square = [[0; LANES]; LANES];
+    let mut turned = [0.0; LANES * LANES];
+    for (i0, p0) in
+        (0..rows).step_by(LANES).flat_map(|i| (0..len).step_by(LANES).map(move |p| (i, p)))
+    {
+        let (height, width) = (LANES.min(rows - i0), LANES.min(len - p0));
+        let whole = row == 1 && height == LANES && 2 * (p0 + width) <= k;
+        if whole {
+            T::pair_rows(isa, &x[2 * p0 * step + i0..], step, [&mut square[..width]]);
+            let lines: &[[f32; LANES]] = bytemuck::cast_slice(&square);
+            isa.transpose(&std::array::from_fn(|p| &lines[p][..]), &mut turned);
+        }
+        for i in 0..height {
+            let to = &mut out[(i0 + i) * len + p0..][..width];
+            if whole {
+                to.copy_from_slice(bytemuck::cast_slice(&turned[i * LANES..][..width]));
+                continue;
+            }
+            for (p, to) in (p0..).zip(to) {
+                let at = |k: usize| x[(2 * p + k) * step + (i0 + i) * row];
+                *to = pair(at(0), if 2 * p + 1 < k { at(1) } else { T::zeroed() });
+            }
         }
     }
 }

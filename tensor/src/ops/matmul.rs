@@ -82,7 +82,7 @@ pub struct MatmulTransposed {
 /// on with its chain, so pieces of k in ascending order give the bits of one product.
 #[derive(Debug)]
 pub struct MatmulAdd {
-    /// Whether operands are rounded, as for [`Matmul::bf16`]; then pieces of even k give the bits of one product.
+    /// Whether operands are rounded, as for [`Matmul::bf16`]; then pieces of whole 32 k give the bits of one product.
     pub bf16: bool,
 }
 

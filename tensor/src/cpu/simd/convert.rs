@@ -13,12 +13,12 @@ impl Isa {
     /// Rounds to BF16, two elements that follow each other to one pair.
     ///
     /// # Panics
-    /// If `x` has not two elements for each pair, or there are no products of pairs ([`Isa::dots`]).
+    /// If `x` has not two elements for each pair, or no kernel takes pairs ([`Isa::pairs`]).
     #[track_caller]
     pub(crate) fn pair_up(self, x: &[f32], to: &mut [u32]) {
         assert!(x.len() == 2 * to.len(), "pair_up: {} elements", x.len());
-        assert!(self.dots(), "pair_up: no products of pairs");
-        // SAFETY: an `Isa` exists only if the CPU has the set, `dots` has looked for BF16; lengths were checked above.
+        assert!(self.pairs(), "pair_up: no products of pairs");
+        // SAFETY: an `Isa` exists only if the CPU has the set, `pairs` has looked for BF16; lengths were checked above.
         #[cfg(target_arch = "x86_64")]
         unsafe {
             avx512_bf16::pair_up(x, to)
@@ -29,7 +29,7 @@ impl Isa {
     /// (2i + 1, j) with j = p·W + c, of rows that are `step` apart.
     ///
     /// # Panics
-    /// If a row is not there, a panel has more than 16 columns, or there are no products of pairs ([`Isa::dots`]).
+    /// If a row is not there, a panel has more than 16 columns, or no kernel takes pairs ([`Isa::pairs`]).
     #[track_caller]
     pub(crate) fn pair_rows<const P: usize, const W: usize>(
         self,
@@ -78,7 +78,7 @@ impl Isa {
         let Some(last) = rows.checked_sub(1) else { return false };
         assert!(len >= last * step + P * W, "pair_rows: {len} elements for {rows} rows");
         let same = to.iter().all(|p| 2 * p.len() == rows);
-        assert!(W <= LANES && same && self.dots(), "pair_rows: no products of such pairs");
+        assert!(W <= LANES && same && self.pairs(), "pair_rows: no products of such pairs");
         true
     }
 

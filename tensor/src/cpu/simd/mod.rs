@@ -11,6 +11,8 @@ use crate::cpu::pool::SharedMut;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx2_i8;
@@ -115,6 +117,12 @@ fn is_intel() -> bool {
     })
 }
 
+/// Whether this CPU has AVX-512's instructions for BF16.
+#[cfg(target_arch = "x86_64")]
+fn has_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
 impl Isa {
     /// The set in use: the best there is, or the one named by `PUYU_CPU` if the CPU has it.
     pub fn detect() -> Self {
@@ -159,12 +167,30 @@ impl Isa {
     /// of floats. Intel's cores have half as many (Sapphire Rapids: 150 and 330 GFLOP/s).
     pub fn dots(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        let dots = self.0 == Kind::Avx512
-            && std::arch::is_x86_feature_detected!("avx512bf16")
-            && !is_intel();
+        let dots = self.0 == Kind::Avx512 && has_bf16() && !is_intel();
         #[cfg(not(target_arch = "x86_64"))]
         let dots = false;
         dots
+    }
+
+    /// Whether training's products of BF16 take tiles of them, Intel's AMX; `PUYU_CPU=avx512` leaves them out.
+    pub fn matrices(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            static CHOSEN: OnceLock<bool> = OnceLock::new();
+            let chosen = || {
+                let named = std::env::var("PUYU_CPU").is_ok_and(|name| name == "avx512");
+                !named && is_intel() && amx::available() && has_bf16()
+            };
+            self.0 == Kind::Avx512 && *CHOSEN.get_or_init(chosen)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Whether any kernel of it takes pairs of BF16.
+    pub(crate) fn pairs(self) -> bool {
+        self.dots() || self.matrices()
     }
 
     pub(crate) fn kind(self) -> Kind {
@@ -373,7 +399,7 @@ impl Isa {
         let span = (count - 1) * s.stride + s.k * LANES;
         let fits = s.panels.len() == span && count <= self.strip_panels().0;
         assert!(fits, "strip: {} columns, panels of {}", s.width, s.panels.len());
-        assert!(!s.dots || self.dots(), "strip: no products of pairs");
+        assert!(!s.dots || self.pairs(), "strip: no products of pairs");
         let (tile, last) = ((s.rows - 1) / self.tile_rows(), (s.rows - 1) % self.tile_rows());
         let end = |tile: usize, row| tile * s.tile + row * s.row + s.k.saturating_sub(1) * s.step;
         let before = tile.checked_sub(1).map_or(0, |t| end(t, self.tile_rows() - 1));
@@ -387,6 +413,9 @@ impl Isa {
             // SAFETY: as above, and an `Isa` exists only if the CPU has the set.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { avx2::strip(s, y, y_row) },
+            // SAFETY: as above, and `matrices` has looked for tiles.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 if s.dots && self.matrices() => unsafe { amx::strip(s, y, y_row) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::strip(s, y, y_row) },
