@@ -11,7 +11,6 @@ use puyu_models::{Config, build};
 use puyu_nn::{Compute, Curve, Optimizer, Schedule};
 use puyu_tensor::{DType, ops};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
 
 /// A model and a batch.
 struct Shape {
@@ -91,9 +90,9 @@ impl Shape {
         let (peak, floor, steps) = (1e-4, 1e-5, 3);
         let mut learner = Learner {
             forward: Forward {
-                model: Arc::from(loaded.model),
                 checkpointed: self.checkpointed,
                 compute: self.compute,
+                ..Forward::new(loaded.model)
             },
             objective,
             optimizer,

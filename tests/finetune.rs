@@ -115,6 +115,7 @@ fn an_adapter_run_trains_saves_and_resumes_the_adapter_alone() {
     for (model, lora, lower) in [
         ("internlm2", "[lora]\nrank = 4\ntargets = [\"wqkv\", \"w2\"]\n", 0.5),
         ("internlm2", "[lora]\nrank = 4\nmodules_to_save = [\"output\", \"norm\"]\n", 0.5),
+        ("internlm2", "[lora]\nrank = 4\ndropout = 0.2\n", 0.5),
         ("llama_tied", "[lora]\nrank = 4\nbase = \"q8_0\"\n", 0.5),
         ("llama_tied", "[lora]\nrank = 4\nrslora = true\nbase = \"stored\"\n", 0.5),
     ] {
@@ -134,6 +135,28 @@ fn an_adapter_run_trains_saves_and_resumes_the_adapter_alone() {
         assert!(resumed == whole, "{model} {lora}: resumed, the adapter is another");
         std::fs::remove_dir_all(place.path("resumed")).unwrap();
     }
+}
+
+/// What is dropped is the same when a layer is run again in the backward pass, and nothing is in validation.
+#[test]
+fn an_adapter_drops_of_its_input_in_training_alone() {
+    let place = Place::new();
+    let dropping = "[lora]\nrank = 4\ndropout = 0.5\n";
+    let [kept, again, whole] =
+        [("kept", 0, dropping), ("again", 2, dropping), ("whole", 0, "[lora]\nrank = 4\n")].map(
+            |(dir, checkpointed, lora)| {
+                let mut parts = place.parts(dir, "internlm2", "chat.jsonl", lora).unwrap();
+                parts.learner.forward.checkpointed = checkpointed;
+                let losses = run(parts);
+                let folder = place.path(dir).join("step-000006");
+                let json = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+                assert_eq!(json.contains("\"lora_dropout\": 0.5"), lora == dropping, "{json}");
+                (losses.0, std::fs::read(folder.join(ADAPTER)).unwrap())
+            },
+        );
+    assert!(kept == again, "a checkpointed layer dropped something else");
+    assert!(kept.1 != whole.1, "nothing was dropped");
+    assert_eq!(kept.0, whole.0);
 }
 
 #[test]
@@ -270,6 +293,7 @@ fn contradictions_are_refused_by_name() {
         ("chat.jsonl", "[lora]\nbase = \"q4_k\"\n", "q4_k"),
         ("chat.jsonl", "[lora]\nrank = 0\n", "lora.rank"),
         ("chat.jsonl", "[lora]\nalpha = -1\n", "lora.alpha"),
+        ("chat.jsonl", "[lora]\ndropout = 1.0\n", "lora.dropout is 1, expected 0 to less than 1"),
         ("chat.jsonl", "[finetune]\nbeta = 0.0\n", "beta"),
         ("pairs.jsonl", "[finetune]\nlabel_smoothing = 0.5\n", "label_smoothing is 0.5"),
     ] {

@@ -26,7 +26,7 @@ fn learner(golden: &TrainGolden, compute: Compute, checkpointed: usize) -> Learn
     let hyper = |key| golden.float(&["full", "hyper", key]);
     let op = ops::AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: hyper("wd") as f32 };
     Learner {
-        forward: Forward { model: model.into(), checkpointed, compute },
+        forward: Forward { checkpointed, compute, ..Forward::new(model) },
         objective: Box::new(NextToken),
         optimizer: Optimizer::new(op, params).unwrap(),
         schedule: Schedule {

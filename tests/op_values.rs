@@ -211,6 +211,27 @@ fn rows_gather_in_a_flat_memory() {
 }
 
 #[test]
+fn dropout_keeps_the_mean_and_draws_anew_for_each_seed_and_salt() {
+    let (n, p) = (100_000, 0.1);
+    let ones = Tensor::full([n], 1.0);
+    let drawn = |salt, seed: [u32; 2]| ones.dropout(p, salt, &u32s(&seed)).to_vec::<f32>().unwrap();
+    let draws = [drawn(1, [0, 0]), drawn(2, [0, 0]), drawn(1, [1, 0]), drawn(1, [0, 1])];
+    for (i, draw) in draws.iter().enumerate() {
+        let zeros = draw.iter().filter(|&&y| y == 0.0).count() as f32;
+        // A share of n draws is off by √(p(1 − p)/n) one time in three, by five times that in none.
+        assert!((zeros / n as f32 - p).abs() < 5.0 * (p * (1.0 - p) / n as f32).sqrt());
+        assert!(draw.iter().all(|&y| y == 0.0 || y == 1.0 / (1.0 - p)));
+        // Two draws both drop an element, or one does and its neighbour, as often as chance has it.
+        let both = |other: &[f32], by: usize| {
+            let pairs = draw.iter().zip(&other[by..]);
+            pairs.filter(|(a, b)| **a == 0.0 && **b == 0.0).count() as f32 / n as f32
+        };
+        let by = [(&draws[(i + 1) % 4], 0), (&draws[(i + 2) % 4], 0), (draw, 1), (draw, 64)];
+        assert!(by.iter().all(|(other, by)| (both(other, *by) - p * p).abs() < 2e-3));
+    }
+}
+
+#[test]
 fn attention_gradients_have_the_same_bits_on_any_number_of_threads() {
     let (t, h, g, d) = (210, 4, 2, 20);
     let run = |threads: usize| {

@@ -156,6 +156,7 @@ impl KvCache {
             logit_rows: None,
             compute: crate::Compute::Exact,
             adapters: true,
+            noise: None,
             observer: None,
         })
     }

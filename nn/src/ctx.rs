@@ -39,6 +39,8 @@ pub struct Ctx<'a> {
     pub compute: Compute,
     /// Whether layers add their adapters; without, the model is the one that was adapted.
     pub adapters: bool,
+    /// The seed `[2]` of what this step drops at random; without, nothing is dropped.
+    pub noise: Option<Tensor>,
     /// Sees named intermediate values: `embed`, `layer.{i}`, `final_norm`.
     pub observer: Option<&'a mut Observer<'a>>,
 }
@@ -63,6 +65,7 @@ impl<'a> Ctx<'a> {
             logit_rows: None,
             compute: Compute::Exact,
             adapters: true,
+            noise: None,
             observer: None,
         }
     }

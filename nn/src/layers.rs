@@ -84,7 +84,7 @@ fn apply<const N: usize>(
             y = &y + &bias.get();
         }
         if let Some(lora) = lora(layer) {
-            y = &y + &lora.forward(&x);
+            y = &y + &lora.forward(&x, ctx);
         }
         match to {
             Some(to) => to + &y,

@@ -156,7 +156,7 @@ impl<'a> Vars<'a> {
             self.at(name).at("weight").param_of(adapter, Some(DType::F32), shape)
         };
         let (a, b) = (part("lora_A", &[rank, input]), part("lora_B", &[output, rank]));
-        Some(Lora { a, b, scale })
+        Some(Lora { a, b, scale, dropout: adapter.dropout(&self.path) })
     }
 
     /// A normalization `weight [size]` at this place.

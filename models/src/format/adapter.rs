@@ -32,6 +32,8 @@ pub struct AdapterConfig {
     pub alpha: f64,
     /// Rank-stabilised scale (Kalajdzievski 2023, arXiv 2312.03732).
     pub rslora: bool,
+    /// The probability that an element of a layer's input is dropped before A in training.
+    pub dropout: f64,
     /// `modules_to_save`: paths, or what they end in, of modules that are trained as a whole.
     pub whole: Vec<String>,
     targets: Targets,
@@ -64,6 +66,7 @@ impl AdapterConfig {
             rank,
             alpha,
             rslora: false,
+            dropout: 0.0,
             whole: Vec::new(),
             targets: if targets.is_empty() { Targets::All } else { Targets::Names(targets) },
             ranks: Vec::new(),
@@ -101,6 +104,7 @@ impl AdapterConfig {
             rank: rank("r", &json["r"])?,
             alpha: positive("lora_alpha")?,
             rslora: json["use_rslora"] == true,
+            dropout: json["lora_dropout"].as_f64().unwrap_or(0.0),
             whole: match &json["modules_to_save"] {
                 Value::Null => Vec::new(),
                 list => names("modules_to_save", list)?,
@@ -133,7 +137,7 @@ impl AdapterConfig {
         let whole = Some(&self.whole).filter(|whole| !whole.is_empty());
         json!({
             "peft_type": "LORA", "task_type": task, "base_model_name_or_path": self.base,
-            "r": self.rank, "lora_alpha": self.alpha, "lora_dropout": 0.0, "bias": "none",
+            "r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout, "bias": "none",
             "target_modules": targets, "use_rslora": self.rslora, "use_dora": false,
             "fan_in_fan_out": false, "init_lora_weights": true, "inference_mode": true,
             "modules_to_save": whole, "layers_to_transform": null, "layers_pattern": null,

@@ -114,6 +114,8 @@ pub struct LoraConfig {
     /// Modules by the end of their path, such as `output` or `tok_embeddings`, that are trained as a whole and lie
     /// in the adapter; a reward model's new head is among them by itself.
     pub modules_to_save: Vec<String>,
+    /// The probability that an element of a layer's input is dropped on its way into the adapter.
+    pub dropout: f64,
     /// The scale is α/√r.
     pub rslora: bool,
     /// What the frozen matrices are held as: `f32`, `bf16`, `nf4`, `nf4_dq`, `q4_0` and the other block
@@ -125,7 +127,8 @@ pub struct LoraConfig {
 impl Default for LoraConfig {
     fn default() -> Self {
         let (targets, modules_to_save) = (Vec::new(), Vec::new());
-        Self { rank: 16, alpha: 32.0, targets, modules_to_save, rslora: false, base: None }
+        let (dropout, rslora, base) = (0.0, false, None);
+        Self { rank: 16, alpha: 32.0, targets, modules_to_save, dropout, rslora, base }
     }
 }
 
@@ -134,6 +137,7 @@ impl LoraConfig {
     pub fn adapter(&self, from: &str, new_head: bool) -> AdapterConfig {
         let mut config = AdapterConfig::new(from, self.rank, self.alpha, self.targets.clone());
         config.rslora = self.rslora;
+        config.dropout = self.dropout;
         config.whole = self.modules_to_save.clone();
         config.whole.extend(new_head.then(|| MODULE.to_owned()));
         config
@@ -167,6 +171,12 @@ impl LoraConfig {
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
             return Err(Error::invalid(format!("lora.alpha is {}, not above 0", self.alpha)));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::invalid(format!(
+                "lora.dropout is {}, expected 0 to less than 1",
+                self.dropout
+            )));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::{Dpo, Orpo, Reference, Reward, score_head};
 use crate::data::{Kind, Progress, matches};
 use crate::hub;
 use crate::train::{
-    Forward, NextToken, Objective, Prepared, Recipe, Start, Vocabulary, assemble, full_model,
+    Forward, NextToken, Objective, Prepared, Recipe, Start, Vocabulary, assemble, full_model, key,
     start, uniform,
 };
 use puyu_models::format::adapter::{self, AdapterConfig, is_within};
@@ -14,6 +14,7 @@ use puyu_models::format::{self, OpenOptions};
 use puyu_models::reward::{HEAD, Headless, become_reward_model};
 use puyu_models::{Config, Loaded, Stored, build_adapted};
 use puyu_nn::{Adapter, Compute, Param, Weights};
+use puyu_tensor::ops::Dropout;
 use puyu_tensor::{Context, DType, Error, Result, Tensor};
 use std::path::Path;
 use std::sync::Arc;
@@ -184,6 +185,11 @@ impl Weights for FirstAdapter<'_> {
 impl Adapter for FirstAdapter<'_> {
     fn rank(&self, path: &str) -> Option<(usize, f32)> {
         self.config.rank(path)
+    }
+
+    fn dropout(&self, path: &str) -> Option<Dropout> {
+        let p = self.config.dropout as f32;
+        (p > 0.0).then(|| Dropout { p, salt: key(self.seed, path) as u32 })
     }
 
     fn replaces(&self, name: &str) -> bool {

@@ -17,17 +17,23 @@ pub struct Forward {
     pub checkpointed: usize,
     /// Exact, or fast: in bf16.
     pub compute: Compute,
+    /// The seed of what is dropped at random; without, nothing is.
+    pub noise: Option<[u32; 2]>,
 }
 
 impl Forward {
     /// `model` with exact products, and activations of all blocks kept.
     pub fn new(model: impl Into<Arc<dyn Model>>) -> Self {
-        Self { model: model.into(), checkpointed: 0, compute: Compute::Exact }
+        Self { model: model.into(), checkpointed: 0, compute: Compute::Exact, noise: None }
     }
 
     /// The context of a step over `batch`.
     pub fn ctx(&self, batch: &Batch) -> Ctx<'static> {
-        Ctx { compute: self.compute, ..batch.ctx() }
+        Ctx { compute: self.compute, noise: self.noise(), ..batch.ctx() }
+    }
+
+    fn noise(&self) -> Option<Tensor> {
+        self.noise.map(|seed| Tensor::new(&seed, [2]))
     }
 
     /// The normalized hidden states of all tokens, `[T, H]`.
@@ -53,9 +59,10 @@ impl Forward {
     /// Block `i` without keeping its activations.
     fn again(&self, i: usize, x: &Tensor, batch: &Batch, adapters: bool) -> Tensor {
         let (model, lengths) = (self.model.clone(), batch.lengths.clone());
-        let compute = self.compute;
+        let (compute, noise) = (self.compute, self.noise());
         let block = move |x: &[Tensor]| {
-            let mut ctx = Ctx { adapters, compute, ..Ctx::packed(&lengths) };
+            let noise = noise.clone();
+            let mut ctx = Ctx { adapters, compute, noise, ..Ctx::packed(&lengths) };
             vec![model.block(i, &x[0], &mut ctx)]
         };
         checkpoint(block, &[x]).swap_remove(0)

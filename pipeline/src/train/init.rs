@@ -65,6 +65,12 @@ pub fn uniform(seed: u64, name: &str, shape: &[usize], bound: f64) -> Tensor {
     numbers(seed, name, shape, |u, _| bound * (2.0 * u - 1.0))
 }
 
+/// A number that looks random, of `seed` and `name`: FNV-1a over the name, then mixed with the seed.
+pub fn key(seed: u64, name: &str) -> u64 {
+    let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
+    mix(name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) ^ mix(seed))
+}
+
 /// A tensor of what `number` makes of two uniform numbers in (0, 1].
 fn numbers(
     seed: u64,
@@ -72,9 +78,7 @@ fn numbers(
     shape: &[usize],
     number: impl Fn(f64, f64) -> f64 + Sync,
 ) -> Tensor {
-    // FNV-1a over the name, then mixed with the seed.
-    let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-    let key = mix(name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) ^ mix(seed));
+    let key = key(seed, name);
     let mut values = vec![0.0f32; shape.iter().product()];
     par_rows(&mut values, 1, 1 << 12, |first, values| {
         for (i, value) in values.iter_mut().enumerate() {

@@ -49,7 +49,7 @@ impl Learner {
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<Learned> {
         self.check(batches)?;
         let weight: f64 = batches.iter().map(|b| self.objective.weight(b)).sum();
-        let mut learned = self.gather(batches, weight)?;
+        let mut learned = self.gather(step, batches, weight)?;
         learned.weight = weight;
         learned.rate = self.schedule.rate(step);
         if learned.loss.is_finite() {
@@ -66,8 +66,9 @@ impl Learner {
         Ok(learned)
     }
 
-    /// The gradients of all batches, summed, up to the first loss that is not finite.
-    fn gather(&mut self, batches: &[Batch], weight: f64) -> Result<Learned> {
+    /// The gradients of all batches, summed, up to the first loss that is not finite. What is dropped follows from
+    /// the step and a batch's place in it.
+    fn gather(&mut self, step: u64, batches: &[Batch], weight: f64) -> Result<Learned> {
         let mut learned = Learned { grad_norm: f64::NAN, ..Learned::default() };
         if weight == 0.0 {
             return Err(Error::invalid(
@@ -75,7 +76,9 @@ impl Learner {
             ));
         }
         for (i, batch) in batches.iter().enumerate() {
-            let outcome = self.objective.loss(&self.forward, batch)?;
+            let noise = Some([step as u32, i as u32]);
+            let forward = Forward { noise, ..self.forward.clone() };
+            let outcome = self.objective.loss(&forward, batch)?;
             learned.loss += f64::from(outcome.loss.item()?) / weight;
             add(&mut learned.metrics, &outcome.metrics, weight);
             learned.tokens += batch.tokens();

@@ -19,7 +19,7 @@ mod vocabulary;
 pub use config::TrainConfig;
 pub use forward::Forward;
 pub use guard::{Guard, first_bad};
-pub use init::{FirstWeights, first_deviation, normal, uniform};
+pub use init::{FirstWeights, first_deviation, key, normal, uniform};
 pub use learner::{Learned, Learner};
 pub use monitor::{About, Monitor, StepRecord};
 pub use objective::{NextToken, Objective, Outcome};

@@ -118,7 +118,7 @@ pub fn assemble(
     let schedule = config.schedule.schedule(about.total_steps, config.optimizer.lr)?;
     let checkpointed = config.model.checkpointed.of(model.config().layers);
     let learner = Learner {
-        forward: Forward { model: model.into(), checkpointed, compute },
+        forward: Forward { checkpointed, compute, ..Forward::new(model) },
         objective,
         optimizer,
         schedule,

@@ -13,6 +13,7 @@ mod binary;
 mod cat;
 mod copy;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod gather;
 mod kv_write;
@@ -44,6 +45,7 @@ pub use binary::Binary;
 pub use cat::Cat;
 pub use copy::{Cast, Copy};
 pub use cross_entropy::{CrossEntropy, CrossEntropyGrad, CrossEntropyInto};
+pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use gather::Gather;
 pub use kv_write::{KvWrite, kv_write};
@@ -76,6 +78,7 @@ pub const CATALOG: &[Entry] = &[
     cat::ENTRY,
     copy::ENTRY,
     cross_entropy::ENTRY,
+    dropout::ENTRY,
     embedding::ENTRY,
     gather::ENTRY,
     kv_write::ENTRY,
