@@ -73,6 +73,11 @@ fn zeros(master: &Tensor) -> Tensor {
     Tensor::zeros(master.spec().shape, DType::F32).to_device(&master.device())
 }
 
+/// Zeros for a moment, which the first step reads before it writes them: each small page would be mapped twice.
+fn moment(master: &Tensor) -> Tensor {
+    Tensor::zeros_in_large_pages(master.spec().shape).to_device(&master.device())
+}
+
 impl Group {
     fn new(rule: Rule, params: Vec<Param>) -> Self {
         let mut start = 0;
@@ -87,7 +92,7 @@ impl Group {
         let parts: Vec<Tensor> = slots.iter().map(value).collect();
         let master = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0).detach();
         let count = if matches!(rule, Rule::AdamW(_)) { 2 } else { 1 };
-        let moments = (0..count).map(|_| zeros(&master)).collect();
+        let moments = (0..count).map(|_| moment(&master)).collect();
         Self { rule, slots, master, moments, grad: None }
     }
 

@@ -130,6 +130,13 @@ impl Tensor {
         Self::owned(spec, Owned::zeroed(spec.bytes()))
     }
 
+    /// F32 zeros in pages of the largest size that the system gives: for memory that is read and written as a whole
+    /// again and again. A page is there as a whole once it is touched.
+    pub fn zeros_in_large_pages(shape: impl Into<Dims>) -> Self {
+        let spec = Spec::f32(shape);
+        Self::owned(spec, Owned::large_pages(spec.bytes()))
+    }
+
     /// The same F32 value everywhere.
     pub fn full(shape: impl Into<Dims>, value: f32) -> Self {
         let shape = shape.into();
