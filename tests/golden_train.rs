@@ -6,7 +6,7 @@ use puyu::data::{Batch, IGNORE};
 use puyu::train::{Forward, Learner, NextToken};
 use puyu_models::Loaded;
 use puyu_nn::{Compute, Curve, Optimizer, Schedule};
-use puyu_tensor::ops;
+use puyu_tensor::{DType, ops};
 use puyu_tests::{TrainGolden, train_data, train_goldens, worst};
 use std::path::Path;
 
@@ -114,6 +114,10 @@ fn golden_train_full_run_in_bf16() {
             "losses are off by {most} at most, {mean} on average"
         );
         assert!(most > 0.0, "the weights were not rounded");
+        let row = &batches(golden, text, 0, 1)[0];
+        let forward = &learner.forward;
+        let logits = forward.model.forward(&row.ids(), &mut forward.ctx(row));
+        assert_eq!(logits.dtype(), DType::F32);
     });
 }
 

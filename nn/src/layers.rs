@@ -17,36 +17,44 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// x `[.., in]` -> `[.., out]`
+    /// x `[.., in]` -> `[.., out]` of F32
     pub fn forward(&self, x: &Tensor, ctx: &Ctx) -> Tensor {
-        let [y] = project(x, [self], ctx);
+        let [y] = apply(&x.into(), [self], Out::Sums, ctx);
         y
     }
 
     /// to `[.., out]` and [`Linear::forward`] of x `[.., in]`: a block's residual connection.
     pub fn forward_onto(&self, to: &Tensor, x: impl Into<Factor>, ctx: &Ctx) -> Tensor {
-        let [y] = apply(&x.into(), [self], Some(to), ctx);
+        let [y] = apply(&x.into(), [self], Out::Onto(to), ctx);
         y
     }
 }
 
 /// The outputs of layers that share an input, which is rounded once if their weights want the same of it;
-/// adapters take it as it is. In bf16 training they are BF16, if all of the layers take part.
+/// adapters take it as it is. They are what a block goes on with: in bf16 training BF16, if all of the layers take
+/// part.
 pub fn project<const N: usize>(
     x: impl Into<Factor>,
     layers: [&Linear; N],
     ctx: &Ctx,
 ) -> [Tensor; N] {
-    apply(&x.into(), layers, None, ctx)
+    apply(&x.into(), layers, Out::Block, ctx)
 }
 
-/// [`project`], added to a tensor if there is one.
-fn apply<const N: usize>(
-    x: &Factor,
-    layers: [&Linear; N],
-    to: Option<&Tensor>,
-    ctx: &Ctx,
-) -> [Tensor; N] {
+/// What becomes of products.
+#[derive(Clone, Copy)]
+enum Out<'a> {
+    /// They are F32.
+    Sums,
+    /// They may be BF16.
+    Block,
+    /// They are added to this.
+    Onto(&'a Tensor),
+}
+
+/// The outputs of layers that share an input.
+fn apply<const N: usize>(x: &Factor, layers: [&Linear; N], out: Out, ctx: &Ctx) -> [Tensor; N] {
+    let to = if let Out::Onto(to) = out { Some(to) } else { None };
     let weights = layers.map(|layer| layer.weight.get());
     let (first, second) = x.parts();
     let parts = [Some(first), second, to].into_iter().flatten();
@@ -61,7 +69,7 @@ fn apply<const N: usize>(
         return x.project(weights.each_ref(), same, to);
     }
     let x = x.value();
-    let halves = to.is_none() && weights.iter().all(|w| ctx.learns_in_bf16(w));
+    let halves = matches!(out, Out::Block) && weights.iter().all(|w| ctx.learns_in_bf16(w));
     let products = if together {
         Factor::from(&x).project(weights.each_ref(), same, None)
     } else {

@@ -191,7 +191,7 @@ pub(super) fn pack_tiles<T: Real>(tile: usize, x: &[T], step: usize, rows: usize
 }
 
 fn pack_tiles_of<const TILE: usize, T: Real>(x: &[T], step: usize, rows: usize, out: &mut [f32]) {
-    let len = out.len() / rows.next_multiple_of(TILE);
+    let len = out.len() / rows.next_multiple_of(TILE).max(1);
     for k0 in (0..len).step_by(FEW) {
         let ks = k0..(k0 + FEW).min(len);
         for (t, out) in out.chunks_exact_mut(TILE * len).enumerate() {
