@@ -52,10 +52,11 @@ pub(crate) fn matmul_bf16(x: &View, w: &View, y: &mut ViewMut, add: bool) {
     matmul_bf16_with(Isa::detect(), x, w, y, add);
 }
 
-/// [`matmul_bf16`] with the kernels of `isa`.
+/// `y = x · w`, or with `add` y + x · w, of operands that are BF16 or rounded to it, with the kernels of `isa`; nothing
+/// is added to a y of BF16.
 ///
 /// # Panics
-/// If a dtype is another.
+/// If an operand or y is neither F32 nor BF16.
 pub fn matmul_bf16_with(isa: Isa, x: &View, w: &View, y: &mut ViewMut, add: bool) {
     let elements = y.spec.numel();
     let y = match y.spec.dtype {
