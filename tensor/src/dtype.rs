@@ -63,6 +63,9 @@ impl DType {
         Self::I8Row,
     ];
 
+    /// Dtypes of what training passes from op to op.
+    pub const ACTIVATIONS: [Self; 2] = [Self::F32, Self::BF16];
+
     /// Dtypes a matmul accepts as weights.
     pub const WEIGHTS: [Self; 13] = [
         Self::F32,

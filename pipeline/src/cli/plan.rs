@@ -185,7 +185,7 @@ impl PlanArgs {
         line(format!(
             "{}{}{}{} at {} {} {} tokens, {} of {} layers checkpointed, {} process{}, ZeRO {}\n",
             name(s.method),
-            if s.bf16 && s.method == Method::Full { ", products in bf16," } else { "" },
+            if s.in_halves() { ", products in bf16," } else { "" },
             match s.goal {
                 Goal::Sft => "",
                 Goal::Dpo => " for DPO",

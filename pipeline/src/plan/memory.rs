@@ -108,9 +108,14 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Whether what products of a block give is BF16: beside frozen matrices it is not.
+    pub fn in_halves(&self) -> bool {
+        self.bf16 && self.method == Method::Full
+    }
+
     /// Bytes of a number between the products of a block.
     fn number(&self) -> f64 {
-        if self.bf16 && self.method == Method::Full { BF16 } else { F32 }
+        if self.in_halves() { BF16 } else { F32 }
     }
 
     /// Whether a step compares answers, two in each pair.

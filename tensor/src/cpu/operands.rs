@@ -161,27 +161,40 @@ impl Rows for Left<'_> {
         if step == 1 && !wide {
             return Block { data, tile: tile * row, row, step: 1 };
         }
-        copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
-        if row == 1 && step != 1 {
-            pack_tiles(tile, data, step, rows.len(), copy);
-            return Block { data: copy, tile: tile * len, row: 1, step: tile };
-        }
-        for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
-            if step == 1 {
-                to.copy_from_slice(&data[i * row..][..len]);
-            } else {
-                to.iter_mut().enumerate().for_each(|(k, v)| *v = data[i * row + k * step]);
-            }
-        }
-        Block { data: copy, tile: tile * len, row: len, step: 1 }
+        copied(tile, data, [row, step], [rows.len(), len], copy)
     }
+}
+
+/// `rows` rows of `len` elements as floats, element (i, k) at `i · row + k · step`: tile by tile if rows lie side by
+/// side, else row by row.
+pub(super) fn copied<'s, T: Real>(
+    tile: usize,
+    data: &[T],
+    [row, step]: [usize; 2],
+    [rows, len]: [usize; 2],
+    copy: &'s mut Vec<f32>,
+) -> Block<'s> {
+    copy.resize(rows.next_multiple_of(tile) * len, 0.0);
+    if row == 1 && step != 1 {
+        pack_tiles(tile, data, step, rows, copy);
+        return Block { data: copy, tile: tile * len, row: 1, step: tile };
+    }
+    for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows).enumerate() {
+        let from = &data[i * row..];
+        if step == 1 {
+            to.iter_mut().zip(&from[..len]).for_each(|(to, x)| *to = x.get());
+        } else {
+            to.iter_mut().enumerate().for_each(|(k, to)| *to = from[k * step].get());
+        }
+    }
+    Block { data: copy, tile: tile * len, row: len, step: 1 }
 }
 
 /// Values of k whose pieces stay in the first-level cache while the tiles pass by.
 pub(super) const FEW: usize = 8;
 
 /// Rows that lie side by side, element (i, k) at `i + k · step`, as floats `[tile][k][row]` of `tile` rows each.
-pub(super) fn pack_tiles<T: Real>(tile: usize, x: &[T], step: usize, rows: usize, out: &mut [f32]) {
+fn pack_tiles<T: Real>(tile: usize, x: &[T], step: usize, rows: usize, out: &mut [f32]) {
     match tile {
         4 => pack_tiles_of::<4, T>(x, step, rows, out),
         6 => pack_tiles_of::<6, T>(x, step, rows, out),

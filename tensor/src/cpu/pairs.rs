@@ -3,14 +3,11 @@
 //! What is BF16 already and lies in pairs is read as it is; all else is copied here, F32 being rounded on the way, so
 //! that training in bf16 needs no second copy of weights or activations.
 
-use crate::cpu::operands::{
-    Block, FEW, Left, Pack, Places, Right, Rows, lines, matrix, pack_tiles,
-};
+use crate::cpu::operands::{Block, FEW, Left, Pack, Places, Right, Rows, copied, lines, matrix};
 use crate::cpu::panel::LANES;
 use crate::cpu::simd::{Isa, Lines, versions};
 use crate::quant::nearest_bf16;
-use crate::view::Real;
-use crate::{DType, Element, View, quant};
+use crate::{Element, View};
 use half::bf16;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -123,16 +120,17 @@ impl<T: Half> Rows for LeftPairs<'_, T> {
         let data = &self.data[self.places.at(product, rows.start, 2 * ks.start)..];
         let out: &mut [u32] = bytemuck::cast_slice_mut(copy);
         let (steps, k) = ([self.places.row, self.places.step], self.k - 2 * ks.start);
-        let along = steps[1] == 1 || isa.matrices();
-        if isa.matrices() && steps[1] != 1 {
-            pair_along(isa, data, steps, [rows.len(), len, k], out);
-        } else {
-            pair_tiles(isa, data, steps, [rows.len(), len, k], out);
-        }
-        match along {
-            true => Block { data: copy, tile: tile * len, row: len, step: 1 },
-            false => Block { data: copy, tile: tile * len, row: 1, step: tile },
-        }
+        let sizes = [rows.len(), len, k];
+        let [row, step] = match (steps[1], isa.matrices()) {
+            (1, _) => [len, 1],
+            (_, true) => {
+                pair_along(isa, data, steps, sizes, out);
+                return Block { data: copy, tile: tile * len, row: len, step: 1 };
+            }
+            (_, false) => [1, tile],
+        };
+        pair_tiles(isa, data, steps, sizes, out);
+        Block { data: copy, tile: tile * len, row, step }
     }
 }
 
@@ -334,24 +332,9 @@ impl Rows for Halves<'_> {
         _: bool,
         copy: &'s mut Vec<f32>,
     ) -> Block<'s> {
-        let (tile, len) = (isa.tile_rows(), ks.len());
-        let (row, step) = (self.places.row, self.places.step);
-        copy.resize(rows.len().next_multiple_of(tile) * len, 0.0);
         let data = self.data.get(self.places.at(product, rows.start, ks.start)..);
-        let data = data.unwrap_or_default();
-        if row == 1 && step != 1 {
-            pack_tiles(tile, data, step, rows.len(), copy);
-            return Block { data: copy, tile: tile * len, row: 1, step: tile };
-        }
-        for (i, to) in copy.chunks_exact_mut(len.max(1)).take(rows.len()).enumerate() {
-            let from = &data[i * row..];
-            if step == 1 {
-                quant::decode_row(DType::BF16, bytemuck::cast_slice(&from[..len]), to);
-            } else {
-                to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, x)| *to = x.get());
-            }
-        }
-        Block { data: copy, tile: tile * len, row: len, step: 1 }
+        let steps = [self.places.row, self.places.step];
+        copied(isa.tile_rows(), data.unwrap_or_default(), steps, [rows.len(), ks.len()], copy)
     }
 }
 

@@ -4,12 +4,12 @@
 
 use super::attention_grad::AttentionGrad;
 use crate::cpu::attention::{BLOCK, Queries, attend};
-use crate::cpu::floats::Floats;
+use crate::cpu::floats::{self, Floats};
 use crate::cpu::panel::LANES;
 use crate::cpu::pool::{SharedMut, par};
 use crate::cpu::simd::Isa;
 use crate::op::{Arg, Case, Entry, Grad, Op, Outs, Work};
-use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1, quant};
+use crate::{DType, Spec, Tensor, View, ViewMut, apply, apply1};
 
 /// The catalog's line.
 pub(super) const ENTRY: Entry = Entry {
@@ -52,7 +52,7 @@ pub(super) fn check(name: &str, x: &[Spec]) {
         && q.shape[0] == k.shape[0]
         && q.shape[2] == k.shape[2]
         && q.shape[1].is_multiple_of(k.shape[1].max(1))
-        && [DType::F32, DType::BF16].contains(&q.dtype)
+        && DType::ACTIVATIONS.contains(&q.dtype)
         && [k, v].iter().all(|s| s.dtype == q.dtype)
         && ends.dtype == DType::U32
         && ends.rank() == 1
@@ -108,42 +108,42 @@ impl Op for Attention {
             }
         }
         let (y, saved) = y.split_at_mut(1);
-        let dtype = x[0].spec.dtype;
-        let out = SharedMut::new(&mut *y[0].bytes);
         let sums = saved.first_mut().map(|s| SharedMut::new(s.data::<f32>()));
-        par(jobs.len(), |job| {
-            let (start, tokens, g) = jobs[job].clone();
-            let rows: Vec<_> = tokens
-                .clone()
-                .flat_map(|t| (g * repeat..(g + 1) * repeat).map(move |head| (t, head)))
-                .collect();
-            let mut scaled = vec![0.0; rows.len() * d];
-            for (&(t, head), to) in rows.iter().zip(scaled.chunks_exact_mut(d.max(1))) {
-                let from = &q[(t * h + head) * d..];
-                to.iter_mut().zip(from).for_each(|(to, v)| *to = v * self.scale);
-            }
-            let sees = rows.iter().map(|(t, _)| t + 1 - start).collect();
-            let queries = Queries { q: scaled, d, sees };
-            let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
-                let first = start + b * BLOCK;
-                let rows = first..(first + BLOCK).min(tokens.end);
-                let row = |t: usize| (t * groups + g) * d..(t * groups + g + 1) * d;
-                for (t, to) in rows.clone().zip(vb.chunks_exact_mut(d)) {
-                    to.copy_from_slice(&v[row(t)]);
+        floats::fill([&mut y[0]], |[out]| {
+            let out = SharedMut::new(out);
+            par(jobs.len(), |job| {
+                let (start, tokens, g) = jobs[job].clone();
+                let rows: Vec<_> = tokens
+                    .clone()
+                    .flat_map(|t| (g * repeat..(g + 1) * repeat).map(move |head| (t, head)))
+                    .collect();
+                let mut scaled = vec![0.0; rows.len() * d];
+                for (&(t, head), to) in rows.iter().zip(scaled.chunks_exact_mut(d.max(1))) {
+                    let from = &q[(t * h + head) * d..];
+                    to.iter_mut().zip(from).for_each(|(to, v)| *to = v * self.scale);
                 }
-                transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
-            };
-            attend(&queries, &block, |row, o, log_sum| {
-                let (t, head) = rows[row];
-                let at = t * h + head;
-                let bytes = dtype.bytes(at * d)..dtype.bytes((at + 1) * d);
-                // SAFETY: each job writes the rows of its own tokens and heads.
-                quant::encode_row(dtype, o, unsafe { out.slice(bytes) });
-                if let Some(sums) = &sums {
-                    // SAFETY: as above.
-                    let sum = unsafe { sums.slice(at..at + 1) };
-                    sum[0] = log_sum;
-                }
+                let sees = rows.iter().map(|(t, _)| t + 1 - start).collect();
+                let queries = Queries { q: scaled, d, sees };
+                let block = |b: usize, kb: &mut [f32], vb: &mut [f32]| {
+                    let first = start + b * BLOCK;
+                    let rows = first..(first + BLOCK).min(tokens.end);
+                    let row = |t: usize| (t * groups + g) * d..(t * groups + g + 1) * d;
+                    for (t, to) in rows.clone().zip(vb.chunks_exact_mut(d)) {
+                        to.copy_from_slice(&v[row(t)]);
+                    }
+                    transpose_block(|i| rows.clone().nth(i).map(|t| &k[row(t)]), kb);
+                };
+                attend(&queries, &block, |row, o, log_sum| {
+                    let (t, head) = rows[row];
+                    let at = t * h + head;
+                    // SAFETY: each job writes the rows of its own tokens and heads.
+                    unsafe { out.slice(at * d..(at + 1) * d) }.copy_from_slice(o);
+                    if let Some(sums) = &sums {
+                        // SAFETY: as above.
+                        let sum = unsafe { sums.slice(at..at + 1) };
+                        sum[0] = log_sum;
+                    }
+                });
             });
         });
     }

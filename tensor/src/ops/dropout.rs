@@ -82,7 +82,7 @@ impl Op for Dropout {
         "dropout"
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let fits = [DType::F32, DType::BF16].contains(&x[0].dtype)
+        let fits = DType::ACTIVATIONS.contains(&x[0].dtype)
             && x[1].dtype == DType::U32
             && *x[1].shape == [2]
             && (0.0..1.0).contains(&self.p);

@@ -94,7 +94,7 @@ fn name(bf16: bool, names: [&'static str; 2]) -> &'static str {
 /// The spec of `x [.., K]` by `w [.., K, N]`, which is `stored` as another view of it, if need be as BF16.
 fn product(name: &str, bf16: Option<DType>, x: &Spec, stored: &Spec, w: &Spec) -> Spec {
     let Some(dtype) = bf16 else { return infer(name, x, stored, w) };
-    let fits = [x, w].iter().all(|x| [DType::F32, DType::BF16].contains(&x.dtype));
+    let fits = [x, w].iter().all(|x| DType::ACTIVATIONS.contains(&x.dtype));
     assert!(fits, "{name}: {x} by {stored}, which are not both f32 or bf16");
     Spec { dtype, ..infer(name, &Spec { dtype: DType::F32, ..*x }, stored, w) }
 }

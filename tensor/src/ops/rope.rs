@@ -30,7 +30,7 @@ pub(super) const ENTRY: Entry = Entry {
             let x = || [Arg::of([t, h, 2 * d], dtype), Arg::f32([t, 2 * d])];
             [false, true].map(|inverse| Case::new(Rotate { inverse }, x()))
         };
-        let turns = [DType::F32, DType::BF16].into_iter().flat_map(turns);
+        let turns = DType::ACTIVATIONS.into_iter().flat_map(turns);
         kinds.map(angles).into_iter().chain(turns).collect()
     },
     bad: || {
@@ -237,7 +237,7 @@ impl Op for Rotate {
         true
     }
     fn infer(&self, x: &[Spec]) -> Outs {
-        let known = [DType::F32, DType::BF16].contains(&x[0].dtype);
+        let known = DType::ACTIVATIONS.contains(&x[0].dtype);
         let fits = known && turns(&Spec { dtype: DType::F32, ..x[0] }, &x[1]);
         assert!(fits, "rope: {} with angles {}", x[0], x[1]);
         Spec::new(x[0].shape, x[0].dtype).into()

@@ -18,7 +18,7 @@ pub(super) const ENTRY: Entry = Entry {
             let x = || Arg::of([a, b, c], dtype);
             [Case::new(Swiglu, [x(), x()]), Case::new(SwigluGrad, [x(), x(), x()])]
         };
-        [DType::F32, DType::BF16].into_iter().flat_map(of).collect()
+        DType::ACTIVATIONS.into_iter().flat_map(of).collect()
     },
     bad: || {
         let x = |n| Arg::f32([2, n]);
@@ -60,9 +60,9 @@ versions! {
 /// The spec of the results: the inputs', which must be alike, of F32 or of BF16.
 fn same(name: &str, x: &[Spec]) -> Spec {
     let alike = x.iter().all(|s| s.shape == x[0].shape && s.dtype == x[0].dtype);
-    let all: Vec<String> = x.iter().map(Spec::to_string).collect();
-    let fits = alike && [DType::F32, DType::BF16].contains(&x[0].dtype);
-    assert!(fits, "{name}: {}", all.join(", "));
+    let fits = alike && DType::ACTIVATIONS.contains(&x[0].dtype);
+    let all = || x.iter().map(Spec::to_string).collect::<Vec<_>>().join(", ");
+    assert!(fits, "{name}: {}", all());
     Spec::new(x[0].shape, x[0].dtype)
 }
 

@@ -21,7 +21,8 @@ pub use import::ImportType;
 
 use crate::DType;
 use crate::cpu::simd::{Isa, versions};
-use half::f16;
+use crate::view::Real;
+use half::{bf16, f16};
 
 /// Decodes one row of `dtype` from `bytes` into `out`.
 ///
@@ -100,7 +101,7 @@ versions! {
     /// BF16 as F32.
     fn decode_bf16(x: &[u8], out: &mut [f32]) {
         for (x, out) in x.as_chunks::<2>().0.iter().zip(out) {
-            *out = f32::from_bits(u32::from(u16::from_le_bytes(*x)) << 16);
+            *out = bf16::from_le_bytes(*x).get();
         }
     }
 }
